@@ -1,0 +1,86 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+)
+
+// program is a Go program out of a module that pins it: a folder beside this
+// file with a go.mod of its own, or "" for this module.
+type program struct {
+	name, module, pkg string
+	// upstream, if set, is the module whose version the program is to report,
+	// as Kubernetes' own build does.
+	upstream string
+}
+
+var programs = []program{
+	{name: "pause", pkg: "./cmd/pause"},
+	{name: "internet", pkg: "./cmd/internet"},
+	kubernetes("kube-apiserver"),
+	kubernetes("kubelet"),
+	kubernetes("kube-controller-manager"),
+	kubernetes("kube-scheduler"),
+	kubernetes("kube-proxy"),
+	kubernetes("kubectl"),
+	{name: "kube-network-policies", module: "kube-network-policies", pkg: "sigs.k8s.io/kube-network-policies/cmd/kube-network-policies/standard"},
+	{name: "coredns", module: "coredns", pkg: "github.com/coredns/coredns"},
+	{name: "local-path-provisioner", module: "local-path-provisioner", pkg: "github.com/rancher/local-path-provisioner"},
+	{name: "metrics-server", module: "metrics-server", pkg: "sigs.k8s.io/metrics-server/cmd/metrics-server"},
+}
+
+func kubernetes(name string) program {
+	return program{name: name, module: "kubernetes", pkg: "k8s.io/kubernetes/cmd/" + name, upstream: "k8s.io/kubernetes"}
+}
+
+// program builds p, if need be, and returns its path.
+func (b Builder) program(ctx context.Context, p program) (string, error) {
+	dir := b.Source
+	sources := []string{filepath.Join(dir, "go.mod"), filepath.Join(dir, "go.sum"), filepath.Join(dir, p.pkg), filepath.Join(dir, "internet")}
+	if p.module != "" {
+		dir = filepath.Join(dir, "build", p.module)
+		sources = []string{filepath.Join(dir, "go.mod"), filepath.Join(dir, "go.sum")}
+	}
+	inputs, err := contents(sources...)
+	if err != nil {
+		return "", err
+	}
+	toolchain, err := run(ctx, exec.CommandContext(ctx, "go", "-C", dir, "env", "GOVERSION", "GOARCH"))
+	if err != nil {
+		return "", err
+	}
+	flags, err := linkerFlags(dir, p.upstream)
+	if err != nil {
+		return "", err
+	}
+	return b.cached(p.name, append(inputs, toolchain, flags), func(path string) error {
+		cmd := exec.CommandContext(ctx, "go", "-C", dir, "build", "-trimpath", "-ldflags", flags, "-o", path, p.pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly -buildvcs=false", "GOWORK=off")
+		_, err := run(ctx, cmd)
+		return err
+	})
+}
+
+// linkerFlags drop the symbols (a third of the size) and set the version that
+// Kubernetes' components report (k8s.io/component-base/version).
+func linkerFlags(dir, upstream string) (string, error) {
+	const strip = "-s -w"
+	if upstream == "" {
+		return strip, nil
+	}
+	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	version := regexp.MustCompile(`(?m)` + regexp.QuoteMeta(upstream) + ` (v(\d+)\.(\d+)\.\S+)`).FindSubmatch(mod)
+	if version == nil {
+		return "", fmt.Errorf("%s/go.mod does not require %s", dir, upstream)
+	}
+	const pkg = "k8s.io/component-base/version"
+	return fmt.Sprintf("%s -X %s.gitVersion=%s -X %s.gitMajor=%s -X %s.gitMinor=%s",
+		strip, pkg, version[1], pkg, version[2], pkg, version[3]), nil
+}
