@@ -1,0 +1,98 @@
+package tree
+
+import (
+	"io"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/agentpane/sandboxctl/schema/diagnostic"
+)
+
+// syntaxError returns what the parser's error means and where it is. The parser tells a line at best, often that of
+// the construct around the fault, so the file is read again byte by byte: the fault is where the parser stops reading.
+func syntaxError(file *diagnostic.File, err error) diagnostic.Diagnostic {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	text = regexp.MustCompile(`^line \d+: `).ReplaceAllString(text, "")
+	reader := &countingReader{content: file.Content}
+	for decoder := yaml.NewDecoder(reader); ; {
+		var document yaml.Node
+		if decoder.Decode(&document) != nil {
+			break
+		}
+	}
+	place := faultAt(file, reader.count)
+	known := explain(text)
+	line := []rune(file.Line(place.Line))
+	seen := string(line[:min(place.Column, len(line))])
+	at := len(seen) - len(strings.TrimLeft(seen, " "))
+	if i := strings.LastIndexAny(seen, known.mark); i >= 0 {
+		at = i
+	}
+	if strings.HasPrefix(seen[at:], "\t") {
+		known = explain("found a tab character")
+	}
+	return diagnostic.Diagnostic{
+		Summary: "This is not valid YAML", Detail: known.meaning,
+		Subject: file.Range(place.Line, utf8.RuneCountInString(seen[:at])+1, 1),
+	}
+}
+
+// faultAt returns the place of the last character that the parser saw which is neither white space nor a comment.
+func faultAt(file *diagnostic.File, seen int) diagnostic.Position {
+	for seen > 0 && strings.IndexByte(" \t\r\n", file.Content[seen-1]) >= 0 {
+		seen--
+	}
+	return file.Position(max(0, seen-1))
+}
+
+// countingReader hands out one byte at a time.
+type countingReader struct {
+	content string
+	count   int
+}
+
+func (r *countingReader) Read(p []byte) (int, error) {
+	if r.count == len(r.content) {
+		return 0, io.EOF
+	}
+	p[0] = r.content[r.count]
+	r.count++
+	return 1, nil
+}
+
+// fault is a text of the parser's, in part, and what it means to somebody who edits a file. The place is the last of
+// the characters mark before the parser stopped, or the beginning of the line.
+type fault struct{ text, mark, meaning string }
+
+func explain(text string) fault {
+	for _, known := range [...]fault{
+		{"found a tab character", "\t", "Indentation is made of spaces; there is a tab here."},
+		{"mapping values are not allowed", ":", `A ": " is not possible here. Put the text in quotes, or begin a new line.`},
+		{"cannot start any token", "@`%\t", "No value can begin with this character. Put the text in quotes."},
+		{"did not find expected key", "", `This line does not go with the ones above it: see whether it is indented as they are, and that each has a key and a ":".`},
+		{"did not find expected '-' indicator", "", `This line does not go with the list above it: begin it with "- ", or indent it as the list's key is.`},
+		{"did not find expected ',' or ']'", "", `A "[" is not closed: there is neither a "," nor a "]" before this place.`},
+		{"did not find expected ',' or '}'", "", `A "{" is not closed: there is neither a "," nor a "}" before this place.`},
+		{"could not find expected ':'", "", `There is a key without ":", or the line before it is not ended as it should be.`},
+		{"found unexpected end of stream", `"'`, "A quote is not closed before the end of the file."},
+		{"block sequence entries are not allowed", "-", `A list cannot begin here. Begin "- " on a line of its own below the key.`},
+		{"mapping keys are not allowed", "?", "A key cannot stand here."},
+		{"found unknown escape character", `\`, `Between double quotes a "\" begins an escape such as "\n". Write "\\", or use single quotes.`},
+		{"control characters are not allowed", controls, "There is a control character here."},
+		{"exceeded max depth", "", "It is nested too deeply."},
+	} {
+		if strings.Contains(text, known.text) {
+			return known
+		}
+	}
+	if name, found := strings.CutPrefix(text, "unknown anchor "); found {
+		return fault{mark: "*", meaning: "The alias stands for an anchor that is not defined before it: " + strings.TrimSuffix(name, " referenced") + "."}
+	}
+	return fault{meaning: "The parser says: " + text + "."}
+}
+
+// controls are the control characters that YAML does not allow.
+const controls = "\x00\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x7f"
