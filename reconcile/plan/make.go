@@ -1,0 +1,290 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/agentpane/sandboxctl/reconcile/proof"
+	"github.com/agentpane/sandboxctl/render"
+)
+
+// Manager is the field manager of everything that sandboxctl applies.
+const Manager = "sandboxctl"
+
+// Input is everything that a plan is made of.
+type Input struct {
+	Fleet, Namespace string
+	// Desired is what is wanted, Live what carries the fleet's label in the
+	// cluster.
+	Desired []render.Object
+	Live    map[Ref]*unstructured.Unstructured
+	// Sandboxes is how many the file names; some may have no objects.
+	Sandboxes int
+	// Full: nothing is taken for unchanged without the server's word.
+	Full bool
+	// ReplaceVolumes: a workspace that cannot be changed in place is replaced,
+	// with the loss of all data in it.
+	ReplaceVolumes bool
+	// Sessions are those of each sandbox that is to run. AdoptSessions: those
+	// that people made under a declared name are taken over.
+	Sessions      []SandboxSessions
+	AdoptSessions bool
+	Prune
+	Pools Pools
+	Idle  Idle
+}
+
+// Prune says how far the removal of what is no longer wanted goes.
+type Prune struct {
+	// All: a file that names no sandbox removes the last ones.
+	All bool
+	// Retained: workspaces that are to be retained go as well.
+	Retained bool
+	// KeepVolumes: no workspace goes at all.
+	KeepVolumes bool
+	// Namespace: the fleet's own namespace goes too.
+	Namespace bool
+	// Claims: what programs have claimed goes too, and with it the pools.
+	Claims bool
+}
+
+// Question is an object that the server must be asked about, by a dry run.
+type Question struct {
+	Desired *unstructured.Unstructured
+	// Live is nil where the fleet has no such object yet.
+	Live *unstructured.Unstructured
+}
+
+// Answer is what the server said to a question.
+type Answer struct {
+	// Result is the object as the server would store it.
+	Result *unstructured.Unstructured
+	// Existing is set where the fleet has no such object, but the cluster has.
+	Existing *unstructured.Unstructured
+	// Immutable names the fields for whose sake the object must be replaced.
+	Immutable []string
+	// Resize: CPU and memory go by the resize subresource.
+	Resize bool
+	// Conflicts are fields of other managers; Force says that Result was had
+	// by taking them over.
+	Conflicts []Conflict
+	Force     bool
+	// Unvalidated says why the server could not be asked.
+	Unvalidated string
+	// Problem is the server's refusal.
+	Problem error
+}
+
+// Questions are the objects that the proof cannot call unchanged.
+func (in Input) Questions() []Question {
+	var questions []Question
+	for _, object := range in.Desired {
+		if live := in.Live[RefOf(object.Object)]; !in.unchanged(object.Object, live) {
+			questions = append(questions, Question{Desired: object.Object, Live: live})
+		}
+	}
+	return questions
+}
+
+func (in Input) unchanged(desired, live *unstructured.Unstructured) bool {
+	if live == nil || in.Full || over(live) != "" {
+		return false
+	}
+	unchanged, _ := proof.Unchanged(desired, live, Manager)
+	return unchanged
+}
+
+// over says why a live pod is no longer one: a pod that has ended, or is being
+// deleted, does not come back.
+func over(live *unstructured.Unstructured) string {
+	if live.GetDeletionTimestamp() != nil {
+		return "it is being deleted"
+	}
+	if live.GetKind() != "Pod" {
+		return ""
+	}
+	phase, _, _ := unstructured.NestedString(live.Object, "status", "phase")
+	if phase != "Failed" && phase != "Succeeded" {
+		return ""
+	}
+	reason, _, _ := unstructured.NestedString(live.Object, "status", "reason")
+	if reason == "" {
+		reason = phase
+	}
+	return "it has ended (" + reason + ")"
+}
+
+// Make makes the plan out of the input and the answers to its questions, which
+// stand under the names of their objects.
+func Make(in Input, answers map[Ref]Answer) Plan {
+	plan := Plan{Fleet: in.Fleet, Namespace: in.Namespace, Active: in.Idle.Active}
+	wanted := map[Ref]bool{}
+	for _, object := range in.Desired {
+		ref := RefOf(object.Object)
+		wanted[ref] = true
+		live := in.Live[ref]
+		answer, asked := answers[ref]
+		if !asked {
+			plan.keep(ref)
+			continue
+		}
+		if change := changeOf(object, live, answer); change != nil {
+			plan.Changes = append(plan.Changes, *change)
+		} else {
+			plan.keep(ref)
+		}
+	}
+	in.succeed(&plan, wanted)
+	in.replaceVolumes(&plan)
+	dispel(&plan)
+	in.levels(&plan)
+	in.prune(&plan, wanted)
+	sortChanges(plan.Changes)
+	sortLevels(plan.Pools)
+	return plan
+}
+
+// keep counts an object that stays as it is.
+func (p *Plan) keep(ref Ref) {
+	p.Unchanged++
+	if ref.Kind == "Pod" {
+		p.Standing = append(p.Standing, ref)
+	}
+}
+
+// changeOf is what an answer means for an object; nil when it is unchanged.
+func changeOf(object render.Object, live *unstructured.Unstructured, answer Answer) *Change {
+	change := &Change{
+		Ref: RefOf(object.Object), Action: Create, Path: object.Path, Disruption: None,
+		Conflicts: answer.Conflicts, Force: answer.Force, Resize: answer.Resize,
+		Unvalidated: answer.Unvalidated, Problem: answer.Problem, Desired: object.Object,
+		Labels: object.Object.GetLabels(),
+	}
+	if object.Security != nil && object.Security.Allowed() {
+		change.PodSecurity = string(object.Security.Profile)
+	}
+	before := live
+	if live == nil && answer.Existing != nil {
+		before = answer.Existing
+		if before.GetLabels()[render.PartOfLabel] != object.Object.GetLabels()[render.PartOfLabel] {
+			change.Action = Adopt
+		}
+	}
+	change.Adopt = adoptionOf(object)
+	if before == nil {
+		change.Fields = mask(change.Ref.Kind, Diff(nil, contentOf(object.Object)))
+		return change
+	}
+	change.UID, change.ResourceVersion, change.Seen = before.GetUID(), before.GetResourceVersion(), Digest(before)
+	if change.Action == Create {
+		change.Action = Update
+	}
+	why := over(before)
+	if why == "" && len(answer.Immutable) > 0 {
+		why = "it cannot be changed in place: " + strings.Join(answer.Immutable, ", ")
+	}
+	switch {
+	case why != "":
+		change.Action, change.Reason = Replace, why
+		if object.Cold != nil {
+			change.Desired = object.Cold
+		}
+		change.Fields = Diff(proof.Owned(before, Manager), contentOf(object.Object))
+	case answer.Result != nil:
+		change.Fields = Diff(before.Object, answer.Result.Object)
+		if len(change.Fields) == 0 && change.Action == Update && change.Problem == nil {
+			return nil
+		}
+	default: // the server did not say what would come of it
+		change.Fields = Diff(proof.Owned(before, Manager), contentOf(object.Object))
+	}
+	if change.Action != Replace {
+		change.Adopt = nil
+	}
+	change.Disruption = disruptionOf(*change)
+	change.Fields = mask(change.Ref.Kind, change.Fields)
+	return change
+}
+
+// contentOf is an object without what only says which one it is.
+func contentOf(object *unstructured.Unstructured) map[string]any {
+	content := object.DeepCopy().Object
+	for _, field := range [][]string{{"apiVersion"}, {"kind"}, {"metadata", "name"}, {"metadata", "namespace"}} {
+		unstructured.RemoveNestedField(content, field...)
+	}
+	return content
+}
+
+// disruptionOf: of what can change in a running pod, only a container's image
+// makes the kubelet start the container anew.
+func disruptionOf(change Change) Disruption {
+	if change.Ref.Kind != "Pod" {
+		return None
+	}
+	switch change.Action {
+	case Replace:
+		return Replaces
+	case Delete:
+		return Ends
+	}
+	restarts := slices.ContainsFunc(change.Fields, func(field Field) bool {
+		return strings.HasPrefix(field.Path, ".spec.") && !strings.HasPrefix(field.Path, ".spec.initContainers[") && strings.HasSuffix(field.Path, ".image")
+	})
+	if restarts {
+		return Restarts
+	}
+	return None
+}
+
+// prune plans the deletion of what carries the fleet's label and is no longer
+// wanted, and says what stays in spite of that.
+func (in Input) prune(plan *Plan, wanted map[Ref]bool) {
+	for ref, live := range in.Live {
+		if wanted[ref] || in.Idle.stays[ref] || live.GetDeletionTimestamp() != nil {
+			continue
+		}
+		stop := in.Idle.stops[ref]
+		stays, why := in.pooled(live)
+		why = cmp.Or(stop.reason, why)
+		if stays {
+			continue
+		}
+		if reason := in.kept(ref, live); reason != "" && why == "" {
+			plan.Kept = append(plan.Kept, Kept{Ref: ref, Reason: reason})
+			continue
+		}
+		change := Change{
+			Ref: ref, Action: Delete, Reason: cmp.Or(why, "it is no longer in the file"),
+			UID: live.GetUID(), ResourceVersion: live.GetResourceVersion(), Seen: Digest(live),
+			Labels: live.GetLabels(), IdleSince: stop.since,
+		}
+		if why == "" && live.GetLabels()[render.IdleLabel] != "" {
+			change.Reason = "its sandbox is no longer stopped for being idle"
+		}
+		change.Disruption = disruptionOf(change)
+		plan.Changes = append(plan.Changes, change)
+	}
+	slices.SortFunc(plan.Kept, func(a, b Kept) int {
+		return strings.Compare(fmt.Sprint(a.Ref), fmt.Sprint(b.Ref))
+	})
+}
+
+// kept says why an object that is not wanted stays; empty when it goes.
+func (in Input) kept(ref Ref, live *unstructured.Unstructured) string {
+	isVolume := ref.Kind == "PersistentVolumeClaim"
+	switch {
+	case ref.Kind == "Namespace" && !in.Prune.Namespace:
+		return "a namespace is removed by destroy only"
+	case isVolume && in.KeepVolumes:
+		return "workspaces are kept"
+	case isVolume && live.GetLabels()[render.RetainLabel] == "true" && !in.Retained:
+		return "the workspace is to be retained: --delete-retained-workspaces removes it"
+	case in.Sandboxes == 0 && (isVolume || ref.Kind == "Pod") && !in.All:
+		return "the file names no sandbox at all: --prune-all removes the last ones"
+	}
+	return ""
+}
