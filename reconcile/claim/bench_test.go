@@ -1,0 +1,161 @@
+//go:build bench
+
+package claim
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// The benchmarks claim out of pools of a real API server whose pods are on a
+// simulated node, which kwok looks after: see testdata/bench.sh. Client, server,
+// etcd and kwok share the machine. Each reports, of all claims together, the time from the call
+// to the reply by which the sandbox can be used, and how many writes a claim
+// cost, counted where requests leave the client.
+
+// measured is what a run of claims took.
+type measured struct {
+	mutex  sync.Mutex // protects times
+	times  []time.Duration
+	writes atomic.Int64
+}
+
+func (m *measured) claim(b *testing.B, client *Client) {
+	begun := time.Now()
+	claimed, err := client.Claim(b.Context(), Request{Pool: "p"})
+	took := time.Since(begun)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	if !claimed.Warm {
+		b.Errorf("%s started cold", claimed.Name)
+	}
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.times = append(m.times, took)
+}
+
+func (m *measured) report(b *testing.B) {
+	slices.Sort(m.times)
+	if len(m.times) == 0 {
+		b.Fatal("nothing was claimed")
+	}
+	at := func(q float64) float64 {
+		return float64(m.times[int(q*float64(len(m.times)-1))].Microseconds()) / 1000
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(at(0.5), "p50-ms")
+	b.ReportMetric(at(0.9), "p90-ms")
+	b.ReportMetric(at(0.99), "p99-ms")
+	b.ReportMetric(float64(m.writes.Load())/float64(len(m.times)), "writes/claim")
+}
+
+// simulatedNode makes a node that kwok looks after, and returns what has a pod
+// run there.
+func (g *ground) simulatedNode() (place string) {
+	g.Helper()
+	const simulated = "kwok.x-k8s.io/node"
+	nodes, name := g.client.CoreV1().Nodes(), g.namespace
+	_, err := nodes.Create(g.Context(), &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}, Annotations: map[string]string{simulated: "fake"}},
+		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: simulated, Value: "fake", Effect: corev1.TaintEffectNoSchedule}}},
+		Status: corev1.NodeStatus{Allocatable: corev1.ResourceList{
+			corev1.ResourceCPU: resource.MustParse("10k"), corev1.ResourceMemory: resource.MustParse("100Ti"), corev1.ResourcePods: resource.MustParse("20k"),
+		}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		g.Fatal(err)
+	}
+	g.Cleanup(func() {
+		if err := nodes.Delete(context.Background(), name, metav1.DeleteOptions{}); err != nil {
+			g.Errorf("removing node %s: %v", name, err)
+		}
+	})
+	return fmt.Sprintf("{nodeSelector: {%s: %s}, tolerations: [{key: %s, operator: Exists}]}", corev1.LabelHostname, name, simulated)
+}
+
+// started is a pool with n ready pods, and a client that watches it.
+func started(b *testing.B, m *measured, n int) (*ground, *Client, *Client, func()) {
+	b.Helper()
+	g := newGround(b)
+	fleet := loadFleet(b, fleetFile(g.namespace, "min: 0, max: 5000", scratch, g.simulatedNode()))
+	filler := g.claimer(fleet, nil)
+	g.fill(filler, n)
+	client := g.claimer(fleet, func(next http.RoundTripper) http.RoundTripper { return writes(&m.writes)(next) })
+	ctx, stop := context.WithCancel(b.Context())
+	wait, err := client.Start(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return g, client, filler, func() { stop(); wait() }
+}
+
+// BenchmarkClaimSequential claims 100, one after the other.
+func BenchmarkClaimSequential(b *testing.B) {
+	var m measured
+	for b.Loop() {
+		_, client, _, stop := started(b, &m, 120)
+		for range 100 {
+			m.claim(b, client)
+		}
+		stop()
+	}
+	m.report(b)
+}
+
+// BenchmarkClaimBurst claims 150 at once out of a pool of 200.
+func BenchmarkClaimBurst(b *testing.B) {
+	var m measured
+	for b.Loop() {
+		_, client, _, stop := started(b, &m, 200)
+		var claiming sync.WaitGroup
+		begin := make(chan struct{})
+		for range 150 {
+			claiming.Go(func() {
+				<-begin
+				m.claim(b, client)
+			})
+		}
+		close(begin)
+		claiming.Wait()
+		stop()
+	}
+	m.report(b)
+}
+
+// BenchmarkClaimSustained claims 30 a second for a minute out of a pool of 200,
+// which is refilled as fast.
+func BenchmarkClaimSustained(b *testing.B) {
+	var m measured
+	const perSecond = 30
+	for b.Loop() {
+		g, client, filler, stop := started(b, &m, 200)
+		var working sync.WaitGroup
+		next := time.NewTicker(time.Second / perSecond)
+		for range 60 * perSecond {
+			<-next.C
+			working.Go(func() {
+				m.claim(b, client)
+				if _, err := filler.Prewarm(g.Context(), "p", 1, time.Hour); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		next.Stop()
+		working.Wait()
+		stop()
+		g.census.check(b, 5000)
+	}
+	m.report(b)
+}

@@ -1,0 +1,441 @@
+//go:build integration
+
+package claim
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/agentpane/sandboxctl/reconcile/failure"
+	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
+)
+
+// processVariable makes of the test binary a process of claimers: it holds how
+// many, and the namespace.
+const processVariable = "SANDBOXCTL_TEST_CLAIMERS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(processVariable) == "" {
+		os.Exit(m.Run())
+	}
+	if err := claimers(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// claimers claims as many sandboxes at once as processVariable says, and prints
+// what came of it.
+func claimers() error {
+	var n int
+	var namespace, settings string
+	if err := json.Unmarshal([]byte(os.Getenv(processVariable)), &[]any{&n, &namespace, &settings}); err != nil {
+		return err
+	}
+	fleets, found := schema.Load([]string{"-"}, bytes.NewReader([]byte(fleetFile(namespace, settings, scratch, nowhere))))
+	if found.HasErrors() {
+		return fmt.Errorf("%v", found)
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("SANDBOXCTL_TEST_KUBECONFIG"))
+	if err != nil {
+		return err
+	}
+	config.QPS = -1
+	client, err := New(config, fleets[0], time.Now, testRandom, "a process")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	wait, err := client.Start(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Println(claimAll(ctx, client, n, func(int) Request { return Request{Pool: "p", Project: "race"} }))
+	cancel()
+	wait()
+	return nil
+}
+
+// claimAll claims n sandboxes at once.
+func claimAll(ctx context.Context, client *Client, n int, request func(int) Request) result {
+	got := result{Claimed: map[string]types.UID{}}
+	var mutex sync.Mutex // protects got
+	var claiming sync.WaitGroup
+	begin := make(chan struct{})
+	for i := range n {
+		claiming.Go(func() {
+			<-begin
+			claimed, err := client.Claim(ctx, request(i))
+			mutex.Lock()
+			defer mutex.Unlock()
+			switch {
+			case failure.CodeOf(err) == failure.WarmPoolExhausted:
+				got.Exhausted++
+			case err != nil:
+				got.Errors = append(got.Errors, err.Error())
+			default:
+				got.Claimed[claimed.Name] = claimed.UID
+			}
+		})
+	}
+	close(begin)
+	claiming.Wait()
+	return got
+}
+
+// raceRounds is how often the races are run; the long version says more.
+func raceRounds(t *testing.T) int {
+	if text := os.Getenv("SANDBOXCTL_RACE_ROUNDS"); text != "" {
+		rounds, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rounds
+	}
+	return 2
+}
+
+// TestRaceOfProcesses has 64 claimers in four processes want the pods of a pool
+// that may have 50: each pod is one sandbox's, and there never are more.
+func TestRaceOfProcesses(t *testing.T) {
+	for range raceRounds(t) {
+		g := newGround(t)
+		const settings, most = "min: 0, max: 50", 50
+		client := g.claimer(loadFleet(t, fleetFile(g.namespace, settings, scratch, nowhere)), nil)
+		g.fill(client, 40) // ten have to be started
+
+		results := make(chan result, 4)
+		for range cap(results) {
+			go func() {
+				encoded, _ := json.Marshal([]any{16, g.namespace, settings}) // of plain values
+				command := exec.CommandContext(t.Context(), os.Args[0])
+				command.Env = append(os.Environ(), processVariable+"="+string(encoded))
+				var stderr bytes.Buffer
+				command.Stderr = &stderr
+				out, err := command.Output()
+				var got result
+				if err == nil {
+					err = json.Unmarshal(out, &got)
+				}
+				if err != nil {
+					got.Errors = append(got.Errors, fmt.Sprintf("%v: %s %s", err, out, stderr.String()))
+				}
+				results <- got
+			}()
+		}
+		pods := map[types.UID]string{}
+		exhausted := 0
+		for range cap(results) {
+			got := <-results
+			for name, uid := range got.Claimed {
+				if other, twice := pods[uid]; twice {
+					t.Errorf("%s and %s have the same pod", name, other)
+				}
+				pods[uid] = name
+			}
+			exhausted += got.Exhausted
+			for _, text := range got.Errors {
+				t.Error(text)
+			}
+		}
+		if len(pods) != most || exhausted != 64-most {
+			t.Errorf("%d have a pod and %d were told that there is none; want 50 and 14", len(pods), exhausted)
+		}
+		g.census.check(t, most)
+	}
+}
+
+// lagging shows a pool as it was when it last looked, seconds ago.
+type lagging struct {
+	source
+	mutex  sync.Mutex // protects what follows
+	before sighting
+	looked time.Time
+}
+
+const lag = 3 * time.Second
+
+func (l *lagging) look(ctx context.Context, poolID string) (sighting, error) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	if time.Since(l.looked) < lag {
+		return l.before, nil
+	}
+	seen, err := l.source.look(ctx, poolID)
+	l.before, l.looked = seen, time.Now()
+	return seen, err
+}
+
+// TestRaceWithLaggingCaches claims with caches that are seconds behind, half of
+// the claims under eight names that all want.
+func TestRaceWithLaggingCaches(t *testing.T) {
+	g := newGround(t)
+	fleet := loadFleet(t, fleetFile(g.namespace, "min: 0, max: 50", scratch, nowhere))
+	g.fill(g.claimer(fleet, nil), 30)
+	var claiming sync.WaitGroup
+	results := make([]result, 4)
+	for i := range results {
+		claiming.Go(func() {
+			client := g.claimer(fleet, nil)
+			client.source = &lagging{source: client.source}
+			results[i] = claimAll(t.Context(), client, 16, func(i int) Request {
+				if i%2 == 0 {
+					return Request{Pool: "p", Name: fmt.Sprintf("wanted-%d", i/2)}
+				}
+				return Request{Pool: "p"}
+			})
+		})
+	}
+	claiming.Wait()
+	named := map[string]types.UID{}
+	for _, got := range results {
+		for _, text := range got.Errors {
+			t.Error(text)
+		}
+		for name, uid := range got.Claimed {
+			if known, ok := named[name]; ok && known != uid {
+				t.Errorf("%s is two pods", name)
+			}
+			named[name] = uid
+		}
+	}
+	if len(named) != 8+4*8 { // eight names, and the rest on their own
+		t.Errorf("%d sandboxes, want 40", len(named))
+	}
+	g.census.check(t, 50)
+}
+
+// TestCrashAfterEachWrite kills a claim after its first, second, … write. Who
+// claims the name again gets one pod, and after its release nothing is left.
+func TestCrashAfterEachWrite(t *testing.T) {
+	for name, test := range map[string]struct {
+		workspace string
+		warm      int
+	}{"warm": {scratch, 2}, "cold": {scratch, 0}, "warm with a volume": {disk, 2}, "cold with a volume": {disk, 0}} {
+		t.Run(name, func(t *testing.T) {
+			g := newGround(t)
+			fleet := loadFleet(t, fleetFile(g.namespace, "min: 0, max: 9", test.workspace, nowhere))
+			healthy := g.claimer(fleet, nil)
+			whole := false
+			for n := int64(1); !whole && n < 10; n++ {
+				if test.warm > 0 {
+					g.fill(healthy, 1)
+				}
+				request := Request{Pool: "p", Name: fmt.Sprintf("s%d", n)}
+				ctx, dead := context.WithCancel(t.Context())
+				_, err := g.claimer(fleet, crash(n, dead)).Claim(ctx, request)
+				whole = err == nil
+				dead()
+				first, err := healthy.Claim(t.Context(), request)
+				if err != nil {
+					t.Fatalf("after a crash at write %d: %v", n, err)
+				}
+				again, err := healthy.Claim(t.Context(), request)
+				if err != nil || again.UID != first.UID || !again.Again {
+					t.Errorf("claimed again, it is %+v, %v; first it was %+v", again, err, first)
+				}
+				if _, err := healthy.Release(t.Context(), request.Name); err != nil {
+					t.Error(err)
+				}
+				g.census.until(t, "its pod is gone", func() bool { return len(g.census.pods[request.Name]) == 0 })
+			}
+			if !whole {
+				t.Error("no claim ever came to its end")
+			}
+			g.census.check(t, 9)
+			g.nothingLeft(healthy)
+		})
+	}
+}
+
+// nothingLeft deletes what is still warm, and waits until Kubernetes has removed
+// what belonged to any pod, but for retained workspaces.
+func (g *ground) nothingLeft(client *Client) {
+	g.Helper()
+	if err := g.client.CoreV1().Pods(g.namespace).DeleteCollection(g.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: render.WarmStateLabel + "=" + render.Warm}); err != nil {
+		g.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(g.Context(), 60*time.Second)
+	defer cancel()
+	for {
+		leases, err := g.client.CoordinationV1().Leases(g.namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			g.Fatal(err)
+		}
+		volumes, err := g.client.CoreV1().PersistentVolumeClaims(g.namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			g.Fatal(err)
+		}
+		left := 0
+		for _, volume := range volumes.Items {
+			if volume.Labels[render.SandboxIDLabel] == "" {
+				left++
+			}
+		}
+		if len(leases.Items)+left == 0 {
+			return
+		}
+		events, err := g.client.CoordinationV1().Leases(g.namespace).Watch(ctx, metav1.ListOptions{ResourceVersion: leases.ResourceVersion, TimeoutSeconds: new(int64(1))})
+		if err != nil {
+			g.Fatalf("%d leases and %d volumes are left: %v", len(leases.Items), left, err)
+		}
+		<-events.ResultChan()
+		events.Stop()
+	}
+}
+
+// TestClaim follows one client with a watch through a claim's life.
+func TestClaim(t *testing.T) {
+	g := newGround(t)
+	fleet := loadFleet(t, fleetFile(g.namespace, "min: 0, max: 3", scratch, nowhere))
+	var written atomic.Int64
+	client := g.claimer(fleet, writes(&written))
+	before := goleak.IgnoreCurrent()
+	ctx, stop := context.WithCancel(t.Context())
+	wait, err := client.Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.fill(g.claimer(fleet, nil), 1)
+	g.seen(client, 1)
+
+	written.Store(0)
+	warm, err := client.Claim(t.Context(), Request{Pool: "p", Project: "api", Env: map[string]string{"A": "1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !warm.Warm || written.Load() != 1 || warm.Project != "api" || !warm.Until.After(time.Now()) {
+		t.Errorf("claimed %+v with %d writes; want a warm one with 1", warm, written.Load())
+	}
+	pod, err := g.client.CoreV1().Pods(g.namespace).Get(t.Context(), warm.Pod, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pod.Annotations[render.EnvAnnotation] != `{"A":"1"}` || pod.Labels[render.EgressLabel] == "" || pod.Annotations[render.ClaimedByAnnotation] != "the test" {
+		t.Errorf("the pod is %v %v", pod.Labels, pod.Annotations)
+	}
+	cold, err := client.Claim(t.Context(), Request{Pool: "p", Name: "mine"})
+	if err != nil || cold.Warm {
+		t.Errorf("of an empty pool: %+v, %v", cold, err)
+	}
+	if _, err := client.Claim(t.Context(), Request{Pool: "p"}); err != nil {
+		t.Errorf("the last one: %v", err)
+	}
+	if _, err := client.Claim(t.Context(), Request{Pool: "p"}); failure.CodeOf(err) != failure.WarmPoolExhausted {
+		t.Errorf("one too many: %v", err)
+	}
+	if _, err := client.Claim(t.Context(), Request{Pool: "q"}); failure.CodeOf(err) != failure.WarmPoolNotEnabled {
+		t.Errorf("of no pool: %v", err)
+	}
+	renewed, err := client.Renew(t.Context(), "mine", 3*time.Hour)
+	if err != nil || time.Until(renewed.Until) < 2*time.Hour {
+		t.Errorf("renewed: %+v, %v", renewed, err)
+	}
+	pools, err := client.Pools(t.Context())
+	if err != nil || len(pools) != 1 || len(pools[0].Claims()) != 3 {
+		t.Fatalf("the pools are %+v, %v", pools, err)
+	}
+	if m := pools[0].Metrics(); m.AllocatedPods != 3 || m.WarmPoolHits != 1 || m.WarmPoolMisses != 2 || m.TotalAllocations != 3 {
+		t.Errorf("the metrics are %+v", m)
+	}
+	if _, err := client.Release(t.Context(), warm.Name); err != nil {
+		t.Error(err)
+	}
+	if _, err := client.Release(t.Context(), "nobody"); failure.CodeOf(err) != failure.WarmPodNotFound {
+		t.Errorf("releasing nothing: %v", err)
+	}
+	g.census.until(t, "the released pod is gone", func() bool { return !g.census.alive[warm.UID] })
+	pools, err = client.Pools(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := pools[0].Metrics(); m.AllocatedPods != 2 || m.WarmPoolHits != 1 || m.TotalAllocations != 3 {
+		t.Errorf("after a release, the metrics are %+v", m)
+	}
+	stop()
+	wait()
+	client.api = nil
+	if err := goleak.Find(before, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+		goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*ClientConn).readLoop"), goleak.IgnoreAnyFunction("internal/poll.runtime_pollWait")); err != nil {
+		t.Error(err)
+	}
+}
+
+// seen waits until a client's watch has shown n ready pods.
+func (g *ground) seen(client *Client, n int) {
+	g.Helper()
+	timeout := time.After(time.Minute)
+	for {
+		seen, err := client.source.look(g.Context(), "p")
+		if err != nil {
+			g.Fatal(err)
+		}
+		ready := 0
+		for i := range seen.pods {
+			if seen.pods[i].Ready && seen.pods[i].Claim == nil {
+				ready++
+			}
+		}
+		if ready >= n {
+			return
+		}
+		g.census.mutex.Lock()
+		changed := g.census.changed
+		g.census.mutex.Unlock()
+		select {
+		case <-changed:
+		case <-time.After(100 * time.Millisecond): // its own watch is another
+		case <-timeout:
+			g.Fatalf("the client never saw %d ready pods", n)
+		}
+	}
+}
+
+// TestDrainedNode: the pods of a node that takes no more are not handed out.
+func TestDrainedNode(t *testing.T) {
+	g := newGround(t)
+	client := g.claimer(loadFleet(t, fleetFile(g.namespace, "min: 0, max: 3", scratch, nowhere)), nil)
+	node, err := g.client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "drained-"}, Spec: corev1.NodeSpec{Unschedulable: true},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = g.client.CoreV1().Nodes().Delete(context.Background(), node.Name, metav1.DeleteOptions{}) }) // or it is gone
+	g.fill(client, 1)
+	pods, err := client.Pods(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = g.client.CoreV1().Pods(g.namespace).Bind(t.Context(), &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Name: pods[0].Name, Namespace: g.namespace}, Target: corev1.ObjectReference{Kind: "Node", Name: node.Name},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claimed, err := client.Claim(t.Context(), Request{Pool: "p"})
+	if err != nil || claimed.Warm || claimed.UID == pods[0].UID {
+		t.Errorf("claimed %+v, %v: it is on a drained node", claimed, err)
+	}
+	if _, err := g.client.CoreV1().Pods(g.namespace).Get(t.Context(), pods[0].Name, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+		t.Error("the pod on the drained node is gone: nothing was tested")
+	}
+}

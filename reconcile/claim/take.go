@@ -1,0 +1,294 @@
+package claim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/agentpane/sandboxctl/reconcile/audit"
+	"github.com/agentpane/sandboxctl/reconcile/failure"
+	"github.com/agentpane/sandboxctl/reconcile/pool"
+	"github.com/agentpane/sandboxctl/render"
+)
+
+// rounds is how often a claim looks at the pool anew, after all that it knew of
+// was taken by others.
+const rounds = 20
+
+// errTaken: the pod is not to be had any more, and will never be.
+var errTaken = errors.New("another was faster, or the pod has changed")
+
+// take makes a pod of the pool the order's sandbox, which nobody else can have
+// heard of: a ready one, else one that it starts.
+func (c *Client) take(ctx context.Context, o order) (*unstructured.Unstructured, error) {
+	for range rounds {
+		seen, err := c.source.look(ctx, o.pool)
+		if err != nil {
+			return nil, err
+		}
+		o.warm = seen.warm()
+		tried := 0
+		for _, pod := range seen.usable(o) {
+			if !c.hold(pod.UID) {
+				continue // another claim of this process is about to have it
+			}
+			tried++
+			taken, err := c.patch(ctx, o.on(pod, true, c.now()), o)
+			if errors.Is(err, errTaken) {
+				c.source.tried(pod)
+			}
+			c.let(pod.UID)
+			if !errors.Is(err, errTaken) {
+				return taken, err
+			}
+		}
+		if tried > 0 {
+			continue
+		}
+		started, err := c.start(ctx, o, seen)
+		if err == nil || !errors.Is(err, errTaken) {
+			return started, err
+		}
+	}
+	return nil, c.outrun(o)
+}
+
+// hold keeps a pod for one claim of this client; false when another has it.
+func (c *Client) hold(uid types.UID) bool {
+	_, held := c.held.LoadOrStore(uid, true)
+	return !held
+}
+
+func (c *Client) let(uid types.UID) { c.held.Delete(uid) }
+
+// usable are the pods that the order can have, the best first.
+func (s sighting) usable(o order) []pool.Pod {
+	candidates := slices.DeleteFunc(slices.Clone(s.pods), func(p pool.Pod) bool { return !p.Usable(o.blueprint, s.cordoned) })
+	pool.Rank(candidates, rand.Uint64()) // only spreads those who claim at once
+	return candidates
+}
+
+// warm is how many pods nobody has.
+func (s sighting) warm() int {
+	warm := 0
+	for _, pod := range s.pods {
+		if pod.Claim == nil && !pod.Going && pod.Ended == "" {
+			warm++
+		}
+	}
+	return warm
+}
+
+// start starts a pod that is the order's sandbox from its first moment, in a
+// free slot. errTaken means that the pool has changed: look again.
+func (c *Client) start(ctx context.Context, o order, seen sighting) (*unstructured.Unstructured, error) {
+	slots := freeSlots(o, seen)
+	if len(slots) == 0 {
+		return nil, c.exhausted(o)
+	}
+	for _, slot := range slots {
+		_, volume := o.starts.WarmPod(slot, c.random(nameLength))
+		pod := pool.Pod{Name: o.starts.PodName(slot)}
+		if volume != nil {
+			pod.Volume = volume.GetName()
+		}
+		object := o.on(pod, false, c.now())
+		object.SetResourceVersion(NoResourceVersion)
+		made, err := c.patch(ctx, object, o)
+		if errors.Is(err, errTaken) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return made, c.addVolume(ctx, made, volume)
+	}
+	c.source.tried()
+	return nil, errTaken
+}
+
+// NoResourceVersion is one that no object has: applied with it, an object is
+// made where there is none, and is refused where there is one.
+const NoResourceVersion = "1"
+
+// freeSlots are the slots that have no pod, in an order that spreads those who
+// start pods at once.
+func freeSlots(o order, seen sighting) []int {
+	taken := map[string]bool{}
+	for _, pod := range seen.pods {
+		taken[pod.Name] = true
+	}
+	var free []int
+	for slot := range o.starts.Max {
+		if !taken[o.starts.PodName(slot)] {
+			free = append(free, slot)
+		}
+	}
+	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+	return free
+}
+
+func (c *Client) exhausted(o order) error {
+	return failure.New(failure.WarmPoolExhausted, c.about("pool", o.starts.Name), "pool %s has as many pods as it may, %d, and none is free", o.starts.Name, o.starts.Max).
+		With("maxSize", o.starts.Max).
+		WithHint("Release what is no longer needed, or raise the pool's max.")
+}
+
+// addVolume makes the claim that a new pod waits for. It belongs to the pod, and
+// goes with it, until a sandbox takes it over that keeps it.
+func (c *Client) addVolume(ctx context.Context, pod, volume *unstructured.Unstructured) error {
+	if volume == nil {
+		return nil
+	}
+	volume = volume.DeepCopy()
+	volume.SetOwnerReferences([]metav1.OwnerReference{OwnerOf(pod)})
+	return c.applyVolume(ctx, volume, audit.PVCCreated)
+}
+
+// applyVolume applies a workspace's claim, and records that as the event.
+func (c *Client) applyVolume(ctx context.Context, volume *unstructured.Unstructured, event audit.Event) error {
+	if err := c.audit.Ready(); err != nil {
+		return err
+	}
+	body, err := json.Marshal(volume)
+	if err != nil {
+		return err
+	}
+	_, err = c.volumes().Patch(ctx, volume.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: Manager, Force: new(true)})
+	if err != nil {
+		return failure.From(err, c.about("persistentvolumeclaim", volume.GetName()))
+	}
+	return c.audit.Record(event, audit.Provider, aboutObject(volume), audit.Outcome{Metadata: map[string]any{
+		"kind": volume.GetKind(), "storageSize": render.SizeOf(volume),
+	}})
+}
+
+// OwnerOf is the reference that has an object go with a pod.
+func OwnerOf(pod *unstructured.Unstructured) metav1.OwnerReference {
+	return metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: pod.GetName(), UID: pod.GetUID()}
+}
+
+// withGateway gives a pod the address of the fleet's egress gateway, if it waits
+// for that. The client asks for it once: a Service keeps its address.
+func (c *Client) withGateway(ctx context.Context, object *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	if !render.NeedsGateway(object) {
+		return object, nil
+	}
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.gateway == "" {
+		name := render.GatewayService(c.fleet)
+		service, err := c.api.Resource(services).Namespace(c.fleet.Namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return nil, failure.From(err, c.about("service", name))
+		}
+		c.gateway = render.ServiceAddress(service)
+	}
+	return render.FillGateway(object, c.gateway), nil
+}
+
+// retryPause is the pause before a write is repeated whose answer was lost.
+const retryPause = 100 * time.Millisecond
+
+// patch applies a pod as write does, and records that. What cannot be recorded
+// is not begun.
+func (c *Client) patch(ctx context.Context, object *unstructured.Unstructured, o order) (*unstructured.Unstructured, error) {
+	if err := c.audit.Ready(); err != nil {
+		return nil, err
+	}
+	result, err := c.write(ctx, object, o)
+	if recordErr := c.wrote(object, result, o, err); recordErr != nil {
+		return nil, errors.Join(err, recordErr)
+	}
+	return result, err
+}
+
+// write applies a pod, with its precondition, and returns it as it then is;
+// errTaken when it is not to be had. An answer that is lost leaves open whether
+// the write was done: it is repeated, which does no harm, until the server
+// says so, or ctx ends. Only then is not known what came of it.
+func (c *Client) write(ctx context.Context, object *unstructured.Unstructured, o order) (*unstructured.Unstructured, error) {
+	object, err := c.withGateway(ctx, object)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(object)
+	if err != nil {
+		return nil, err
+	}
+	lost := false
+	for {
+		result, err := c.pods().Patch(ctx, object.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: Manager})
+		switch {
+		case err == nil:
+			c.source.took(result)
+			c.tell(result)
+			return result, nil
+		case refused(err) && !lost:
+			return nil, errTaken
+		case refused(err): // by the write that was done, or by another's
+			return c.whose(ctx, object.GetName(), o)
+		case !uncertain(err) || ctx.Err() != nil:
+			return nil, c.allocationFailed(object.GetName(), err)
+		}
+		lost = true
+		select {
+		case <-ctx.Done():
+			return nil, c.allocationFailed(object.GetName(), context.Cause(ctx))
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// whose returns the pod if the order's own write made it what it is.
+func (c *Client) whose(ctx context.Context, name string, o order) (*unstructured.Unstructured, error) {
+	current, err := c.pods().Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, errTaken
+	}
+	if err != nil {
+		return nil, c.allocationFailed(name, err)
+	}
+	pod, ok := pool.Read(current)
+	if ok && pod.Claim != nil && pod.Claim.ID == o.id {
+		return current, nil
+	}
+	return nil, errTaken
+}
+
+// refused: the server has not done it, and never will at that uid and
+// resourceVersion.
+func refused(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err) || immutableUID(err)
+}
+
+// immutableUID: the name is another pod's by now.
+func immutableUID(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !ok || status.ErrStatus.Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.ErrStatus.Details.Causes, func(cause metav1.StatusCause) bool { return cause.Field == "metadata.uid" })
+}
+
+// uncertain: the server may have done it. An answer of its own that says no is
+// certain.
+func uncertain(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	return !ok || status.ErrStatus.Code >= 500 || apierrors.IsTooManyRequests(err) || apierrors.IsTimeout(err)
+}
+
+func (c *Client) allocationFailed(name string, err error) error {
+	if err = failure.From(err, c.about("pod", name)); failure.CodeOf(err) != failure.APIError {
+		return err
+	}
+	return failure.New(failure.WarmPoolAllocationFailed, c.about("pod", name), "pod %s could not be claimed: %v", name, err).Because(err)
+}
