@@ -1,0 +1,220 @@
+package egress
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
+)
+
+// refusal is why a connection was not made; its text may be told to the client.
+type refusal struct {
+	verdict verdict
+	cause   error
+}
+
+func (r *refusal) Error() string {
+	if r.cause != nil {
+		return fmt.Sprintf("%s: %v", r.verdict, r.cause)
+	}
+	return string(r.verdict)
+}
+
+// dialTimeout bounds the way to a host: all of its addresses that are tried.
+const (
+	dialTimeout = 15 * time.Second
+	// attempt bounds one address, attempts how many are tried: a name with
+	// hundreds of addresses is not to be tried out.
+	attempt  = 4 * time.Second
+	attempts = 4
+)
+
+// dial resolves the host and connects to one of its addresses: the name's, and
+// never one that the client has chosen.
+func (g *Gateway) dial(ctx context.Context, rule schema.EgressRule, host string, port int) (net.Conn, *refusal) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	begun := time.Now()
+	addresses, err := g.options.Resolver.Lookup(ctx, host)
+	if err != nil {
+		return nil, &refusal{unresolvable, err}
+	}
+	good := reachable(addresses, rule.Internal, render.PublicAddresses(), render.InternalAddresses())
+	if len(good) == 0 {
+		return nil, &refusal{notInternet, fmt.Errorf("%s is %s", host, addresses[0])}
+	}
+	start := g.metrics.turn()
+	var errs []error
+	for i := range min(attempts, len(good)) {
+		to := netip.AddrPortFrom(good[(start+i)%len(good)], uint16(port))
+		attempted, cancel := context.WithTimeout(ctx, attempt)
+		conn, err := g.options.Dialer(attempted, "tcp", to.String())
+		cancel()
+		if err == nil {
+			g.metrics.dials.Observe(time.Since(begun).Seconds())
+			return conn, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, &refusal{unreachable, errs[0]}
+}
+
+// greet begins a client's connection: it gets a place, and a time within which
+// to say what it wants.
+func (g *Gateway) greet(conn net.Conn, protocol string, port int) (client netip.Addr, free func(), ok bool) {
+	client = clientOf(conn.RemoteAddr())
+	if _, no := g.Who(client); no != allowed {
+		g.deny(client, "", port, protocol, no)
+		return client, nil, false
+	}
+	free, ok = g.flows.hold(client)
+	if !ok {
+		g.deny(client, "", port, protocol, tooMany)
+		return client, nil, false
+	}
+	_ = conn.SetDeadline(time.Now().Add(g.options.Limits.Greeting)) // of a TCP connection: it has deadlines
+	return client, free, true
+}
+
+// handleTLS forwards a TLS connection to the host that its ClientHello names.
+func (g *Gateway) handleTLS(ctx context.Context, conn net.Conn) {
+	defer reset(conn)
+	const protocol, port = "tls", 443
+	client, free, ok := g.greet(conn, protocol, port)
+	if !ok {
+		return
+	}
+	defer free()
+	name, read, err := readClientHello(conn)
+	host, isName := schema.CanonicalHost(name)
+	switch {
+	case err != nil:
+		g.deny(client, "", port, protocol, malformed)
+	case name == "":
+		g.deny(client, "", port, protocol, noName)
+	case !isName:
+		g.deny(client, name, port, protocol, notAName)
+	default:
+		g.forward(ctx, conn, client, host, port, protocol, read)
+	}
+}
+
+// forward connects a client that may have it to the host, and copies both ways.
+func (g *Gateway) forward(ctx context.Context, conn net.Conn, client netip.Addr, host string, port int, protocol string, read []byte) {
+	server, flowing, done, no := g.open(ctx, client, host, port, protocol)
+	if no != nil {
+		return
+	}
+	defer done()
+	_ = conn.SetDeadline(time.Time{})
+	if relay(flowing, conn, server, read, g.options.Limits.Idle, g.metrics) == nil {
+		_ = conn.Close() // in good order, where the caller would reset it
+	}
+}
+
+// open connects to the host where the client may have it; what it refuses is
+// recorded. done must be called when the connection is over.
+func (g *Gateway) open(ctx context.Context, client netip.Addr, host string, port int, protocol string) (server net.Conn, flowing context.Context, done func(), no *refusal) {
+	rule, v := g.Authorize(client, host, port)
+	if v != allowed {
+		g.deny(client, host, port, protocol, v)
+		return nil, nil, nil, &refusal{verdict: v}
+	}
+	identity, _ := g.Who(client)
+	f := &flow{client: client, identity: identity, host: host, port: port, protocol: protocol}
+	flowing, remove := g.flows.add(ctx, f)
+	// The list may have shrunk before the flow was there to be found.
+	if _, v := g.Authorize(client, host, port); v != allowed {
+		f.cut()
+	}
+	if server, no = g.dial(flowing, rule, host, port); no != nil {
+		remove()
+		g.deny(client, host, port, protocol, no.verdict)
+		return nil, nil, nil, no
+	}
+	g.metrics.connections.WithLabelValues(protocol).Inc()
+	return server, flowing, func() { remove(); _ = server.Close() }, nil
+}
+
+// reset ends a connection so that the client knows at once that it failed: a
+// close in good order would look like an empty answer.
+func reset(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
+}
+
+// peekTLS looks at what a client says on a connection to a host: where it is a
+// TLS ClientHello, it must be for that host. It returns what it has read.
+func peekTLS(conn net.Conn, host string) ([]byte, verdict) {
+	const handshake = 0x16
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(conn, first); err != nil {
+		return nil, allowed // there is nothing that could name another
+	}
+	if first[0] != handshake {
+		return first, allowed
+	}
+	name, read, err := readClientHello(io.MultiReader(bytes.NewReader(first), conn))
+	if err != nil {
+		return read, malformed
+	}
+	if asked, _ := schema.CanonicalHost(name); name != "" && asked != host {
+		return read, mismatch
+	}
+	return read, allowed
+}
+
+// openForwards opens the ports of what is forwarded, and closes those of what
+// no longer is.
+func (g *Gateway) openForwards(ctx, serving context.Context) error {
+	wanted := map[int32]render.Forward{}
+	for _, f := range g.wantedForwards() {
+		wanted[f.Listen] = f
+	}
+	g.forwardMutex.Lock()
+	defer g.forwardMutex.Unlock()
+	for port, l := range g.forwards {
+		if _, stays := wanted[port]; !stays {
+			l.stop() // the connections that there are end with what allows them
+			delete(g.forwards, port)
+		}
+	}
+	var errs []error
+	for port, f := range wanted {
+		if g.forwards[port] != nil {
+			continue
+		}
+		listener, err := g.listen(ctx, port)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		g.forwards[port] = startListening(serving, listener, func(ctx context.Context, conn net.Conn) {
+			defer reset(conn)
+			client, free, ok := g.greet(conn, "tcp", int(f.Port))
+			if !ok {
+				return
+			}
+			defer free()
+			g.forward(ctx, conn, client, f.Host, int(f.Port), "tcp", nil)
+		})
+	}
+	return errors.Join(errs...)
+}
+
+func (g *Gateway) closeForwards() {
+	g.forwardMutex.Lock()
+	defer g.forwardMutex.Unlock()
+	for _, l := range g.forwards {
+		l.stop()
+	}
+}

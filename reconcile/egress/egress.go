@@ -1,0 +1,268 @@
+// Package egress is the egress gateway: the one thing that a fleet's sandboxes
+// reach, and through it the hosts that their allowlists name. It answers their
+// DNS with its own address, learns from TLS (SNI), HTTP (Host) or CONNECT which
+// host is meant, resolves that name itself, refuses addresses that are not the
+// internet's, and forwards. Who asks is known by the address of the pod; an
+// address that is no sandbox's gets nothing.
+//
+// The package never decrypts anything, never dials an address that a client
+// chose, and never changes anything in the cluster: it watches its fleet's pods,
+// Services and the one ConfigMap that says what is allowed.
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/agentpane/sandboxctl/reconcile/audit"
+	"github.com/agentpane/sandboxctl/render"
+)
+
+// Options are what a gateway is made of.
+type Options struct {
+	// Address is where it listens; the zero value is every address of the pod.
+	Address netip.Addr
+	// Resolver resolves names; see NewResolver.
+	Resolver *Resolver
+	// Dialer makes the connections; it is given addresses only.
+	Dialer func(ctx context.Context, network, address string) (net.Conn, error)
+	// Audit takes what is refused; nil for nobody.
+	Audit *audit.Recorder
+	// Metrics is where the gateway's metrics are registered.
+	Metrics prometheus.Registerer
+	Now     func() time.Time
+	// Grace is how long connections have to end by themselves when the gateway
+	// is told to.
+	Grace  time.Duration
+	Limits Limits
+}
+
+// Limits bound what clients can use up.
+type Limits struct {
+	// Connections is how many there may be in all, PerSandbox of one sandbox.
+	Connections, PerSandbox int
+	// Idle is how long nothing may be said on a connection, Greeting how long a
+	// client has to say which host it wants.
+	Idle, Greeting time.Duration
+}
+
+// DefaultLimits are generous for one sandbox and within a gateway's memory.
+func DefaultLimits() Limits {
+	return Limits{Connections: 8192, PerSandbox: 1024, Idle: time.Hour, Greeting: 10 * time.Second}
+}
+
+// Gateway is a gateway. Its state is set from outside: see State and Watch.
+type Gateway struct {
+	*State
+	options Options
+	metrics *metrics
+	denials *denials
+	flows   *flows
+
+	forwardMutex sync.Mutex // protects forwards
+	forwards     map[int32]*listening
+
+	draining chan struct{} // closed when no new connection is to come
+}
+
+// New returns a gateway that knows of no sandbox yet.
+func New(options Options) *Gateway {
+	g := &Gateway{
+		State: newState(options.Now), options: options, metrics: newMetrics(options.Metrics),
+		denials:  newDenials(options.Audit, options.Now),
+		forwards: map[int32]*listening{}, draining: make(chan struct{}),
+	}
+	g.flows = newFlows(options.Limits, g.metrics)
+	return g
+}
+
+// Run serves until ctx ends, then takes no new connection and waits for those
+// that there are, for as long as its grace. It waits for all that it started.
+func (g *Gateway) Run(ctx context.Context) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	// Connections outlive ctx, by the grace.
+	serving, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	dns, err := g.listenDNS(groupCtx)
+	if err != nil {
+		return err
+	}
+	defer dns.close()
+	group.Go(func() error { return dns.serve(groupCtx) })
+	var open []*listening
+	defer func() {
+		for _, listener := range open {
+			listener.close()
+		}
+	}()
+	for port, handle := range map[int32]func(context.Context, net.Conn){
+		render.TLSPort: g.handleTLS, render.HelloPort: handleHello, render.CanaryPort: handleHello,
+	} {
+		listener, err := g.listen(groupCtx, port)
+		if err != nil {
+			return errors.Join(err, group.Wait())
+		}
+		l := startListening(serving, listener, handle)
+		open = append(open, l)
+	}
+	web, err := g.startHTTP(groupCtx, serving)
+	if err != nil {
+		return errors.Join(err, group.Wait())
+	}
+	group.Go(func() error { return g.follow(groupCtx, serving) })
+	<-groupCtx.Done()
+	close(g.draining)
+	for _, listener := range open {
+		listener.stop()
+	}
+	g.closeForwards()
+	drained, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.options.Grace)
+	g.flows.drain(drained)
+	cancel()
+	end() // what is left is cut
+	g.flows.cutAll()
+	web.close()
+	for _, listener := range open {
+		listener.close()
+	}
+	err = group.Wait()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return nil // as it was told to
+	}
+	return err
+}
+
+// follow keeps the forwarded ports, and the connections that there are, as the
+// state says.
+func (g *Gateway) follow(ctx, serving context.Context) error {
+	for {
+		changed := g.Changed()
+		if err := g.openForwards(ctx, serving); err != nil {
+			g.metrics.failures.WithLabelValues("listen").Inc() // the others go on
+		}
+		for _, f := range g.flows.all() {
+			if _, verdict := g.Authorize(f.client, f.host, f.port); verdict != allowed {
+				if f.cut() {
+					g.denials.cut(f, verdict)
+					g.metrics.denied.WithLabelValues(f.protocol, "no longer allowed").Inc()
+				}
+			}
+		}
+		// A list that has gone from the file is remembered for a moment.
+		var expiry <-chan time.Time
+		if left := g.remembers(); left > 0 {
+			timer := time.NewTimer(left)
+			defer timer.Stop()
+			expiry = timer.C
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-expiry:
+			g.forget()
+		}
+	}
+}
+
+// listen opens a TCP port of the gateway.
+func (g *Gateway) listen(ctx context.Context, port int32) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", g.endpoint(port))
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	return listener, nil
+}
+
+func (g *Gateway) endpoint(port int32) string {
+	host := ""
+	if g.options.Address.IsValid() {
+		host = g.options.Address.String()
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
+
+// handleHello answers on the ports by which a gate tests its pod's policy.
+func handleHello(_ context.Context, conn net.Conn) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	_, _ = conn.Write([]byte("hello\n")) // that it connected is all that matters
+}
+
+// listening is a listener and the connections that came by it.
+type listening struct {
+	listener net.Listener
+	handlers sync.WaitGroup
+	once     sync.Once
+}
+
+// startListening accepts connections until it is stopped.
+func startListening(ctx context.Context, listener net.Listener, handle func(context.Context, net.Conn)) *listening {
+	l := &listening{listener: listener}
+	l.handlers.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil { // out of file descriptors, as likely as not: a pause lets some go
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(50 * time.Millisecond):
+				}
+				continue
+			}
+			l.handlers.Go(func() { handle(ctx, conn) })
+		}
+	})
+	return l
+}
+
+// stop takes no further connection; close also waits for those that there are.
+func (l *listening) stop() { l.once.Do(func() { _ = l.listener.Close() }) }
+
+func (l *listening) close() {
+	l.stop()
+	l.handlers.Wait()
+}
+
+// clientOf is the address of the pod that a connection comes from.
+func clientOf(address net.Addr) netip.Addr {
+	parsed, err := netip.ParseAddrPort(address.String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return parsed.Addr().Unmap()
+}
+
+// Handler serves health and metrics.
+func (g *Gateway) Handler(metrics http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case <-g.draining:
+			http.Error(w, "it is ending", http.StatusServiceUnavailable)
+			return
+		default:
+		}
+		if missing := g.Missing(); missing != "" {
+			http.Error(w, "it does not know "+missing+" yet", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	return mux
+}

@@ -1,0 +1,229 @@
+package egress
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
+)
+
+// maxHeader bounds the head of a request.
+const maxHeader = 64 << 10
+
+// web serves plain HTTP, transparently and as an explicit proxy.
+type web struct {
+	server    *http.Server
+	transport *http.Transport
+	serving   chan struct{}
+}
+
+type connKey struct{}
+
+// startHTTP serves both ports of HTTP. Each request is looked at: that the first
+// one of a connection was allowed says nothing of the next.
+func (g *Gateway) startHTTP(ctx, serving context.Context) (*web, error) {
+	w := &web{serving: make(chan struct{})}
+	w.transport = &http.Transport{
+		// A connection serves one request, and is not there for another
+		// sandbox's; that of a request was made by the handler.
+		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 1 << 20,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, ok := ctx.Value(connKey{}).(net.Conn)
+			if !ok {
+				return nil, errors.New("a request without a connection")
+			}
+			return conn, nil
+		},
+	}
+	proxy := &httputil.ReverseProxy{
+		Transport:     w.transport,
+		FlushInterval: -1, // what the host says is the sandbox's at once
+		ErrorLog:      log.New(io.Discard, "", 0),
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", r.In.Host, r.In.Host
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+			http.Error(w, "sandboxctl: the host ended the connection", http.StatusBadGateway)
+		},
+	}
+	w.server = &http.Server{
+		ReadHeaderTimeout: g.options.Limits.Greeting, IdleTimeout: time.Minute, MaxHeaderBytes: maxHeader,
+		ErrorLog:    log.New(io.Discard, "", 0), // what a client sends is not for our log
+		BaseContext: func(net.Listener) context.Context { return serving },
+		Handler:     http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serveHTTP(w, r, proxy) }),
+	}
+	var listeners []net.Listener
+	for _, port := range []int32{render.HTTPPort, render.ProxyPort} {
+		listener, err := g.listen(ctx, port)
+		if err != nil {
+			for _, open := range listeners {
+				_ = open.Close()
+			}
+			return nil, err
+		}
+		listeners = append(listeners, listener)
+	}
+	done := make(chan struct{}, len(listeners))
+	for _, listener := range listeners {
+		go func() {
+			_ = w.server.Serve(listener) // until it is closed
+			done <- struct{}{}
+		}()
+	}
+	go func() {
+		for range listeners {
+			<-done
+		}
+		close(w.serving)
+	}()
+	context.AfterFunc(ctx, func() { w.server.SetKeepAlivesEnabled(false) })
+	return w, nil
+}
+
+// close ends what is left, and waits for the listeners.
+func (w *web) close() {
+	_ = w.server.Close()
+	<-w.serving
+	w.transport.CloseIdleConnections()
+}
+
+// serveHTTP handles one request.
+func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request, proxy http.Handler) {
+	protocol := "http"
+	if r.Method == http.MethodConnect {
+		protocol = "connect"
+	}
+	address, err := net.ResolveTCPAddr("tcp", r.RemoteAddr) // of numbers: it asks nobody
+	if err != nil {
+		http.Error(w, "sandboxctl: "+string(unknown), http.StatusForbidden)
+		return
+	}
+	client := clientOf(address)
+	refuse := func(status int, host string, port int, v verdict, told bool) {
+		if !told {
+			g.deny(client, host, port, protocol, v)
+		}
+		w.Header().Set("Connection", "close")
+		http.Error(w, "sandboxctl: "+string(v), status)
+	}
+	name, port, err := hostOf(r)
+	host, isName := schema.CanonicalHost(name)
+	if _, no := g.Who(client); no != allowed {
+		refuse(http.StatusForbidden, "", port, no, false)
+		return
+	}
+	switch {
+	case err != nil:
+		refuse(http.StatusBadRequest, "", port, malformed, false)
+		return
+	case name == "":
+		refuse(http.StatusForbidden, "", port, noName, false)
+		return
+	case !isName:
+		refuse(http.StatusForbidden, name, port, notAName, false)
+		return
+	}
+	free, ok := g.flows.hold(client)
+	if !ok {
+		refuse(http.StatusServiceUnavailable, host, port, tooMany, false)
+		return
+	}
+	defer free()
+	server, flowing, done, no := g.open(r.Context(), client, host, port, protocol)
+	if no != nil {
+		status := http.StatusForbidden
+		if no.verdict == unresolvable || no.verdict == unreachable {
+			status = http.StatusBadGateway
+		}
+		refuse(status, host, port, no.verdict, true)
+		return
+	}
+	defer done()
+	if r.Method == http.MethodConnect {
+		g.tunnel(flowing, w, server, host, port, func(v verdict) { g.deny(client, host, port, protocol, v) })
+		return
+	}
+	counted := &countedConn{server, g.metrics}
+	proxy.ServeHTTP(w, r.WithContext(context.WithValue(flowing, connKey{}, net.Conn(counted))))
+}
+
+// hostOf is the host and port that a request is for.
+func hostOf(r *http.Request) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		if r.Method == http.MethodConnect { // which must name a port
+			return "", 0, errors.New("no port")
+		}
+		return strings.Trim(r.Host, "[]"), 80, nil
+	}
+	number, err := strconv.ParseUint(text, 10, 16)
+	return host, int(number), err
+}
+
+// tunnel is what CONNECT asks for. On it, TLS must be for the host that it was
+// opened for.
+func (g *Gateway) tunnel(ctx context.Context, w http.ResponseWriter, server net.Conn, host string, port int, deny func(verdict)) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, "sandboxctl: this connection cannot be a tunnel", http.StatusInternalServerError)
+		return
+	}
+	defer reset(conn)
+	_ = conn.SetDeadline(time.Now().Add(g.options.Limits.Greeting))
+	if _, err := io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+		return
+	}
+	client := &bufferedConn{conn, buffered.Reader}
+	var first []byte
+	if port == 443 { // elsewhere the server may be the one to speak first
+		var v verdict
+		if first, v = peekTLS(client, host); v != allowed {
+			deny(v)
+			return
+		}
+	}
+	_ = conn.SetDeadline(time.Time{})
+	if rest := buffered.Reader.Buffered(); rest > 0 {
+		more, _ := buffered.Reader.Peek(rest) // it is there
+		first = append(first, more...)
+	}
+	if relay(ctx, conn, server, first, g.options.Limits.Idle, g.metrics) == nil {
+		_ = conn.Close()
+	}
+}
+
+// bufferedConn is a connection of which something was read already.
+type bufferedConn struct {
+	net.Conn
+	reader *bufio.Reader
+}
+
+func (c *bufferedConn) Read(content []byte) (int, error) { return c.reader.Read(content) }
+
+// countedConn counts what is said on it.
+type countedConn struct {
+	net.Conn
+	metrics *metrics
+}
+
+func (c *countedConn) Read(content []byte) (int, error) {
+	n, err := c.Conn.Read(content)
+	c.metrics.bytes.WithLabelValues("in").Add(float64(n))
+	return n, err
+}
+
+func (c *countedConn) Write(content []byte) (int, error) {
+	n, err := c.Conn.Write(content)
+	c.metrics.bytes.WithLabelValues("out").Add(float64(n))
+	return n, err
+}

@@ -1,0 +1,297 @@
+package egress
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/agentpane/sandboxctl/reconcile/audit"
+	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
+)
+
+// remember is how long an allowlist that has gone from the configuration still
+// counts for the pods that are under it: their labels are changed a moment
+// after it, and what stays allowed is not to be cut meanwhile. The policy of
+// the old list stands until then, too.
+const remember = 30 * time.Second
+
+// Identity is who has an address.
+type Identity struct {
+	audit.About
+	// List is the value of the pod's egress label; empty for a pod that may
+	// reach nothing.
+	List string
+}
+
+// State is what a gateway knows of its fleet. Changes are made by Set functions,
+// and heard of by Changed.
+type State struct {
+	now func() time.Time
+
+	mutex   sync.RWMutex // protects what follows
+	changed chan struct{}
+	// pods are by the uid; by address there may be several for a moment.
+	pods      map[string]pod
+	addresses map[netip.Addr][]string
+	config    *render.GatewayConfig
+	// old are lists that have gone, until a time.
+	old      map[string]oldList
+	services map[string]netip.Addr
+	hasPods  bool
+}
+
+type pod struct {
+	Identity
+	addresses []netip.Addr
+}
+
+type oldList struct {
+	render.GatewayList
+	until time.Time
+}
+
+func newState(now func() time.Time) *State {
+	return &State{
+		now: now, changed: make(chan struct{}), pods: map[string]pod{}, addresses: map[netip.Addr][]string{},
+		old: map[string]oldList{}, services: map[string]netip.Addr{},
+	}
+}
+
+// Changed is closed when the state is no longer what it was.
+func (s *State) Changed() <-chan struct{} {
+	s.mutex.RLock()
+	defer s.mutex.RUnlock()
+	return s.changed
+}
+
+// change makes a change under the lock and tells of it.
+func (s *State) change(make_ func()) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	make_()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// SetPod says which addresses a pod has; without any, it has gone.
+func (s *State) SetPod(uid string, identity Identity, addresses ...netip.Addr) {
+	s.mutex.RLock()
+	known, ok := s.pods[uid]
+	same := ok && known.Identity == identity && slices.Equal(known.addresses, addresses) || !ok && len(addresses) == 0
+	s.mutex.RUnlock()
+	if same {
+		return
+	}
+	s.change(func() {
+		for _, address := range s.pods[uid].addresses {
+			s.addresses[address] = slices.DeleteFunc(s.addresses[address], func(other string) bool { return other == uid })
+			if len(s.addresses[address]) == 0 {
+				delete(s.addresses, address)
+			}
+		}
+		delete(s.pods, uid)
+		if len(addresses) == 0 {
+			return
+		}
+		s.pods[uid] = pod{identity, addresses}
+		for _, address := range addresses {
+			s.addresses[address] = append(s.addresses[address], uid)
+		}
+	})
+}
+
+// SetComplete says that all pods that there are have been set once.
+func (s *State) SetComplete() { s.change(func() { s.hasPods = true }) }
+
+// SetConfig says what is allowed.
+func (s *State) SetConfig(config render.GatewayConfig) {
+	s.change(func() {
+		if s.config != nil {
+			for id, list := range s.config.Lists {
+				if _, stays := config.Lists[id]; !stays {
+					s.old[id] = oldList{list, s.now().Add(remember)}
+				}
+			}
+		}
+		for id := range config.Lists {
+			delete(s.old, id)
+		}
+		s.config = &config
+	})
+}
+
+// SetService says which address a Service has; an invalid one for none.
+func (s *State) SetService(name string, address netip.Addr) {
+	s.mutex.RLock()
+	same := s.services[name] == address
+	s.mutex.RUnlock()
+	if same {
+		return
+	}
+	s.change(func() {
+		if address.IsValid() {
+			s.services[name] = address
+		} else {
+			delete(s.services, name)
+		}
+	})
+}
+
+// Missing names what a gateway must know before it can serve; empty when it
+// knows all.
+func (s *State) Missing() string {
+	s.mutex.RLock()
+	defer s.mutex.RUnlock()
+	switch {
+	case s.config == nil:
+		return "what is allowed"
+	case !s.hasPods:
+		return "its clients"
+	case !s.services[render.GatewayComponent+"-"+s.config.Fleet].IsValid():
+		return "its own address"
+	}
+	return ""
+}
+
+// remembers is how long the list that is forgotten next is still remembered.
+func (s *State) remembers() time.Duration {
+	s.mutex.RLock()
+	defer s.mutex.RUnlock()
+	var next time.Duration
+	for _, list := range s.old {
+		left := max(time.Millisecond, list.until.Sub(s.now()))
+		if next == 0 || left < next {
+			next = left
+		}
+	}
+	return next
+}
+
+func (s *State) forget() {
+	s.change(func() {
+		for id, list := range s.old {
+			if !s.now().Before(list.until) {
+				delete(s.old, id)
+			}
+		}
+	})
+}
+
+// verdict is why something is not allowed; empty when it is.
+type verdict string
+
+const (
+	allowed      verdict = ""
+	unknown      verdict = "the address is no sandbox's"
+	ambiguous    verdict = "two pods claim the address"
+	noList       verdict = "its allowlist names no host"
+	notNamed     verdict = "its allowlist does not name the host"
+	otherPort    verdict = "its allowlist names the host with other ports"
+	notAName     verdict = "what was asked for is no host name"
+	noName       verdict = "the connection does not say which host it wants"
+	tooMany      verdict = "there are too many connections"
+	notInternet  verdict = "the name leads to an address that is not the internet's"
+	unresolvable verdict = "the name cannot be resolved"
+	unreachable  verdict = "the host cannot be reached"
+	malformed    verdict = "what was sent is malformed"
+	mismatch     verdict = "the connection names another host than the one that it was opened for"
+)
+
+// Who is the sandbox that has the address.
+func (s *State) Who(client netip.Addr) (Identity, verdict) {
+	s.mutex.RLock()
+	defer s.mutex.RUnlock()
+	return s.who(client)
+}
+
+func (s *State) who(client netip.Addr) (Identity, verdict) {
+	switch uids := s.addresses[client]; len(uids) {
+	case 0:
+		return Identity{}, unknown
+	case 1:
+		return s.pods[uids[0]].Identity, allowed
+	}
+	return Identity{}, ambiguous
+}
+
+// list is what the client may reach.
+func (s *State) list(client netip.Addr) (Identity, render.GatewayList, verdict) {
+	identity, no := s.who(client)
+	if no != allowed {
+		return identity, render.GatewayList{}, no
+	}
+	if s.config == nil || identity.List == "" {
+		return identity, render.GatewayList{}, noList
+	}
+	if list, ok := s.config.Lists[identity.List]; ok {
+		return identity, list, allowed
+	}
+	if list, ok := s.old[identity.List]; ok && s.now().Before(list.until) {
+		return identity, list.GatewayList, allowed
+	}
+	return identity, render.GatewayList{}, noList
+}
+
+// Authorize tells whether the client may reach the host, by a canonical name,
+// on the port, and by which rule.
+func (s *State) Authorize(client netip.Addr, host string, port int) (schema.EgressRule, verdict) {
+	s.mutex.RLock()
+	defer s.mutex.RUnlock()
+	_, list, no := s.list(client)
+	if no != allowed {
+		return schema.EgressRule{}, no
+	}
+	no = notNamed
+	for _, rule := range list.Hosts {
+		if !rule.Covers(host) {
+			continue
+		}
+		if slices.Contains(rule.Ports, int32(port)) {
+			return rule, allowed
+		}
+		no = otherPort
+	}
+	return schema.EgressRule{}, no
+}
+
+// names tells whether the client's list has the name, on whatever port, and
+// whether it has the cluster's DNS as well.
+func (s *State) names(client netip.Addr, host string) (named, dns bool, no verdict) {
+	s.mutex.RLock()
+	defer s.mutex.RUnlock()
+	_, list, no := s.list(client)
+	if no == noList {
+		return false, false, allowed // its answer is that there is nothing
+	}
+	for _, rule := range list.Hosts {
+		named = named || rule.Covers(host)
+	}
+	return named, list.DNS, no
+}
+
+// AddressOf is the gateway's address that stands for the host.
+func (s *State) AddressOf(host string) netip.Addr {
+	s.mutex.RLock()
+	defer s.mutex.RUnlock()
+	if s.config == nil {
+		return netip.Addr{}
+	}
+	for _, forward := range s.config.Forwards {
+		if forward.Host == host {
+			return s.services[forward.Service] // none yet is none: the common address does not lead there
+		}
+	}
+	return s.services[render.GatewayComponent+"-"+s.config.Fleet]
+}
+
+// wantedForwards are what is to be forwarded.
+func (s *State) wantedForwards() []render.Forward {
+	s.mutex.RLock()
+	defer s.mutex.RUnlock()
+	if s.config == nil {
+		return nil
+	}
+	return slices.Clone(s.config.Forwards)
+}

@@ -1,0 +1,136 @@
+package egress
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/agentpane/sandboxctl/reconcile/audit"
+	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
+)
+
+// Watch keeps the state as the cluster has it until ctx ends: the pods of the
+// fleet's sandboxes, its Services, and its ConfigMap. While the cluster cannot
+// be reached, what was known last goes on to count: a pod's address cannot
+// become another's without it. The error is for a client that cannot be set up,
+// and nothing is tried again for.
+func (s *State) Watch(ctx context.Context, config *rest.Config, namespace string, fleet *schema.Fleet) error {
+	client, err := coreClient(config)
+	if err != nil {
+		return err
+	}
+	list := func(resource string, field fields.Selector, label labels.Selector) cache.ListerWatcher {
+		return cache.NewFilteredListWatchFromClient(client, resource, namespace, func(options *metav1.ListOptions) {
+			options.FieldSelector, options.LabelSelector = field.String(), label.String()
+		})
+	}
+	name := render.GatewayService(fleet)
+	pods := inform(list("pods", fields.Everything(), labels.SelectorFromSet(labels.Set{
+		render.FleetLabel: fleet.Name, render.SandboxLabel: "true",
+	})), s.seePod, s.losePod)
+	services := inform(list("services", fields.Everything(), labels.SelectorFromSet(labels.Set{
+		render.FleetLabel: fleet.Name, render.ComponentLabel: render.GatewayComponent,
+	})), s.seeService, func(service *corev1.Service) { s.SetService(service.Name, netip.Addr{}) })
+	configs := inform(list("configmaps", fields.OneTermEqualSelector(metav1.ObjectNameField, name), labels.Everything()),
+		s.seeConfig, func(*corev1.ConfigMap) { s.SetConfig(render.GatewayConfig{Fleet: fleet.Name}) }) // nothing is allowed
+	var running sync.WaitGroup
+	for _, informer := range []cache.Controller{pods, services, configs} {
+		running.Go(func() { informer.RunWithContext(ctx) })
+	}
+	if cache.WaitForCacheSync(ctx.Done(), pods.HasSynced) {
+		s.SetComplete()
+	}
+	running.Wait()
+	return nil
+}
+
+func coreClient(config *rest.Config) (*rest.RESTClient, error) {
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	config = rest.CopyConfig(config)
+	config.APIPath, config.GroupVersion = "/api", &corev1.SchemeGroupVersion
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the client: %w", err)
+	}
+	return client, nil
+}
+
+// inform calls see with each object as it is and as it changes, and lose with
+// each that has gone.
+func inform[T any](list cache.ListerWatcher, see, lose func(*T)) cache.Controller {
+	_, controller := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: list, ObjectType: any(new(T)).(runtime.Object),
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(object any) { see(object.(*T)) },
+			UpdateFunc: func(_, object any) { see(object.(*T)) },
+			DeleteFunc: func(object any) {
+				if unknown, ok := object.(cache.DeletedFinalStateUnknown); ok {
+					object = unknown.Obj
+				}
+				if gone, ok := object.(*T); ok {
+					lose(gone)
+				}
+			},
+		},
+	})
+	return controller
+}
+
+// seePod takes note of a pod. One that has ended has no address any more; one
+// in the node's network shares the node's, and is nobody.
+func (s *State) seePod(pod *corev1.Pod) {
+	var addresses []netip.Addr
+	ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	if !ended && !pod.Spec.HostNetwork {
+		for _, ip := range pod.Status.PodIPs {
+			if address, err := netip.ParseAddr(ip.IP); err == nil {
+				addresses = append(addresses, address.Unmap())
+			}
+		}
+	}
+	s.SetPod(string(pod.UID), Identity{
+		About: audit.About{
+			Namespace: pod.Namespace, ResourceName: pod.Name,
+			SandboxID: pod.Labels[render.SandboxIDLabel], ProjectID: pod.Labels[render.ProjectIDLabel],
+		},
+		List: pod.Labels[render.EgressLabel],
+	}, addresses...)
+}
+
+func (s *State) losePod(pod *corev1.Pod) { s.SetPod(string(pod.UID), Identity{}) }
+
+func (s *State) seeService(service *corev1.Service) {
+	address, err := netip.ParseAddr(service.Spec.ClusterIP)
+	if err != nil {
+		address = netip.Addr{}
+	}
+	s.SetService(service.Name, address)
+}
+
+// seeConfig takes over what is allowed. What cannot be read changes nothing: a
+// list that shrank by a mistake would cut what it should not, and one that grew
+// would allow it.
+func (s *State) seeConfig(configMap *corev1.ConfigMap) {
+	var config render.GatewayConfig
+	if json.Unmarshal([]byte(configMap.Data[render.GatewayConfigKey]), &config) == nil {
+		s.SetConfig(config)
+	}
+}
