@@ -1,0 +1,110 @@
+package reconcile
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/agentpane/sandboxctl/reconcile/failure"
+	"github.com/agentpane/sandboxctl/reconcile/plan"
+	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
+)
+
+// PlanDestroy says what removing the fleet would remove: all that it owns, its
+// workspaces only unless they are kept, and its namespace only if it made that
+// and nothing of anybody else is in it.
+func (r *Reconciler) PlanDestroy(ctx context.Context, fleet *schema.Fleet, keepWorkspaces bool) (plan.Plan, error) {
+	seen, err := r.Observe(ctx, fleet)
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	prune := plan.Prune{All: true, Retained: true, KeepVolumes: keepWorkspaces, Namespace: !keepWorkspaces, Claims: true}
+	var foreign string
+	if seen.Namespace != nil && seen.Live[plan.RefOf(seen.Namespace)] != nil {
+		if foreign, err = r.foreign(ctx, fleet); err != nil {
+			return plan.Plan{}, err
+		}
+		prune.Namespace = prune.Namespace && foreign == ""
+	}
+	p := plan.Make(plan.Input{Fleet: fleet.Name, Namespace: fleet.Namespace, Live: seen.Live, Prune: prune}, nil)
+	for i := range p.Changes {
+		p.Changes[i].Reason = "" // all of it goes
+	}
+	for i := range p.Kept {
+		if p.Kept[i].Ref.Kind == "Namespace" && foreign != "" {
+			p.Kept[i].Reason = foreign + " is in it, which is not this fleet's"
+		}
+	}
+	return p, nil
+}
+
+// foreign names something in the fleet's namespace that is not the fleet's;
+// empty when there is nothing.
+func (r *Reconciler) foreign(ctx context.Context, fleet *schema.Fleet) (string, error) {
+	for kind, resource := range map[string]string{
+		"Pod": "pods", "PersistentVolumeClaim": "persistentvolumeclaims", "ConfigMap": "configmaps", "Secret": "secrets", "Service": "services",
+	} {
+		list, err := r.client.Resource(corev1.SchemeGroupVersion.WithResource(resource)).Namespace(fleet.Namespace).List(ctx,
+			metav1.ListOptions{LabelSelector: render.PartOfLabel + "!=" + render.ApplySetID(fleet)})
+		if err != nil {
+			return "", failure.From(err, failure.Object{Kind: resource, Namespace: fleet.Namespace})
+		}
+		for _, object := range list.Items {
+			own := kind == "ConfigMap" && (object.GetName() == render.ParentName(fleet) || object.GetName() == "kube-root-ca.crt")
+			if !own {
+				return plan.Ref{GroupVersionKind: corev1.SchemeGroupVersion.WithKind(kind), Name: object.GetName()}.String(), nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// Destroy does what the plan of PlanDestroy says, and removes the fleet's
+// parent object. It is as Apply in all else.
+func (r *Reconciler) Destroy(ctx context.Context, fleet *schema.Fleet, p plan.Plan, tell func(Event)) (Result, error) {
+	r = r.of(fleet)
+	var namespace []plan.Change
+	within := p
+	if last := len(p.Changes) - 1; last >= 0 && p.Changes[last].Ref.Kind == "Namespace" {
+		within.Changes, namespace = p.Changes[:last], p.Changes[last:]
+	}
+	result, err := r.Apply(ctx, fleet, within, tell)
+	if err != nil {
+		result.Left = append(result.Left, namespace...)
+		return result, err
+	}
+	if onlyNamespace(p.Kept) {
+		if err := r.deleteParent(ctx, fleet); err != nil {
+			return result, err
+		}
+	}
+	done, err := r.applyWave(ctx, namespace, tell, r.applyChange)
+	result.Done = append(result.Done, done...)
+	result.Left = left(p.Changes, result.Done)
+	return result, err
+}
+
+// onlyNamespace tells whether nothing that carries the fleet's label stays.
+func onlyNamespace(kept []plan.Kept) bool {
+	for _, k := range kept {
+		if k.Ref.Kind != "Namespace" {
+			return false
+		}
+	}
+	return true
+}
+
+// deleteParent deletes the object that says that there is a fleet.
+func (r *Reconciler) deleteParent(ctx context.Context, fleet *schema.Fleet) error {
+	ref := plan.RefOf(render.Parent(fleet, nil))
+	parent, err := r.get(ctx, ref)
+	if err != nil || parent == nil {
+		return err
+	}
+	if held := lockOf(parent); r.keepsOut(parent, held) {
+		return lockedBy(fleet, held)
+	}
+	return r.delete(ctx, plan.Change{Ref: ref, UID: parent.GetUID(), ResourceVersion: parent.GetResourceVersion(), Seen: plan.Digest(parent)})
+}

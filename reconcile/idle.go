@@ -1,0 +1,78 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/agentpane/sandboxctl/reconcile/plan"
+	"github.com/agentpane/sandboxctl/reconcile/sandbox"
+	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
+)
+
+// idle tells which sandboxes are stopped as nobody uses them. It looks by one
+// exec each into those of which nothing was heard for long; where there is none,
+// it asks nobody.
+func (r *Reconciler) idle(ctx context.Context, fleet *schema.Fleet, seen Observation, start []string) (plan.Idle, error) {
+	in := plan.IdleInput{Fleet: fleet, Live: seen.Live, Start: start, Now: r.now()}
+	answers := map[string]plan.IdleAnswer{}
+	if questions := in.Questions(); len(questions) > 0 {
+		client, err := sandbox.New(r.config, fleet)
+		if err != nil {
+			return plan.Idle{}, err
+		}
+		var mutex sync.Mutex // protects answers
+		group := new(errgroup.Group)
+		group.SetLimit(concurrency)
+		for _, question := range questions {
+			group.Go(func() error {
+				at, err := activityIn(ctx, client, question.Pod, in.Now)
+				mutex.Lock()
+				defer mutex.Unlock()
+				answers[question.Sandbox] = plan.IdleAnswer{At: at, Problem: err}
+				return nil
+			})
+		}
+		_ = group.Wait() // an answer holds its own error
+	}
+	if ctx.Err() != nil {
+		return plan.Idle{}, context.Cause(ctx)
+	}
+	return in.Decide(answers), nil
+}
+
+func activityIn(ctx context.Context, client *sandbox.Client, object *unstructured.Unstructured, now time.Time) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
+	defer cancel()
+	var pod corev1.Pod
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &pod); err != nil {
+		return time.Time{}, err
+	}
+	at, err := client.Activity(ctx, &pod, now)
+	return at, inTime(ctx, err, &pod)
+}
+
+// NoteActivity notes on the pods of the plan's sandboxes that are in use when
+// they last were, so that they are not looked into again before it is time.
+func (r *Reconciler) NoteActivity(ctx context.Context, p plan.Plan) error {
+	var fails []error
+	for _, active := range p.Active {
+		if active.Problem != nil {
+			continue
+		}
+		err := r.noteOn(ctx, active.Ref, active.UID, render.ActivityAnnotation, active.At.UTC().Format(time.RFC3339), sandbox.ActivityManager)
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // it has another pod by now
+			continue
+		}
+		fails = append(fails, err)
+	}
+	return errors.Join(fails...)
+}

@@ -1,0 +1,360 @@
+//go:build integration
+
+package reconcile_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/agentpane/sandboxctl/reconcile"
+	"github.com/agentpane/sandboxctl/reconcile/clustertest"
+	"github.com/agentpane/sandboxctl/reconcile/plan"
+	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
+)
+
+// bench is a fleet under test: its file is edited, planned and applied.
+type bench struct {
+	*testing.T
+	cluster    clustertest.Cluster
+	reconciler *reconcile.Reconciler
+	namespace  string
+	name       string
+}
+
+func newBench(t *testing.T) bench {
+	t.Parallel()
+	cluster := clustertest.Connect(t)
+	namespace := cluster.Namespace(t, map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
+	return bench{t, cluster, newReconciler(t, cluster, "the test"), namespace, "fleet"}
+}
+
+func newReconciler(t *testing.T, cluster clustertest.Cluster, holder string) *reconcile.Reconciler {
+	t.Helper()
+	reconciler, err := reconcile.New(cluster.Config, time.Now, holder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reconciler
+}
+
+// fleet loads a file whose sandboxes are as given.
+func (b bench) fleet(sandboxes string) (*schema.Fleet, []render.Object) {
+	b.Helper()
+	file := fmt.Sprintf(`apiVersion: agentpane.io/v1alpha1
+kind: SandboxFleet
+name: %s
+namespace: %s
+limits: {min: {cpu: 10m, memory: 16Mi}}
+templates:
+  t:
+    image: %s
+    resources: {cpu: 100m, memory: 64Mi}
+    workspace: {emptyDir: 10Mi}
+sandboxes:
+%s`, b.name, b.namespace, clustertest.SandboxImage, sandboxes)
+	fleets, found := schema.Load([]string{"-"}, strings.NewReader(file))
+	if found.HasErrors() {
+		b.Fatal(found)
+	}
+	objects, found := render.Objects(fleets[0])
+	if found.HasErrors() {
+		b.Fatal(found)
+	}
+	return fleets[0], objects
+}
+
+func (b bench) plan(sandboxes string, options reconcile.Options) (*schema.Fleet, plan.Plan) {
+	b.Helper()
+	fleet, objects := b.fleet(sandboxes)
+	p, err := b.reconciler.Plan(b.Context(), fleet, objects, options)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return fleet, p
+}
+
+// apply applies a file and waits, and checks that a plan then says that nothing
+// changes.
+func (b bench) apply(sandboxes string, options reconcile.Options) plan.Plan {
+	b.Helper()
+	fleet, p := b.plan(sandboxes, options)
+	for _, change := range p.Blocked() {
+		b.Fatalf("%s is blocked: %v %v", change.Ref, change.Problem, change.Conflicts)
+	}
+	result, err := b.reconciler.Apply(b.Context(), fleet, p, b.tell)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := b.reconciler.WaitReady(b.Context(), fleet, result.Done, time.Minute, b.tell); err != nil {
+		b.Fatal(err)
+	}
+	if _, after := b.plan(sandboxes, reconcile.Options{}); !after.Empty() {
+		b.Errorf("a plan right after the apply has changes: %s", describe(after))
+	}
+	if _, after := b.plan(sandboxes, reconcile.Options{Full: true}); !after.Empty() {
+		b.Errorf("a full plan right after the apply has changes: %s", describe(after))
+	}
+	return p
+}
+
+func (b bench) tell(event reconcile.Event) {
+	b.Logf("%s %s %s %v", event.Change.Ref, event.Phase, event.Message, event.Err)
+}
+
+func describe(p plan.Plan) string {
+	var lines []string
+	for _, change := range p.Changes {
+		lines = append(lines, fmt.Sprintf("%s %s (%s) %v", change.Action, change.Ref, change.Reason, change.Fields))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// pods are the uids of the namespace's pods by sandbox.
+func (b bench) pods() map[string]types.UID {
+	b.Helper()
+	list, err := b.cluster.Client.CoreV1().Pods(b.namespace).List(b.Context(), metav1.ListOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	uids := map[string]types.UID{}
+	for _, pod := range list.Items {
+		uids[pod.Labels[render.SandboxIDLabel]] = pod.UID
+	}
+	return uids
+}
+
+func (b bench) pod(sandbox string) *corev1.Pod {
+	b.Helper()
+	list, err := b.cluster.Client.CoreV1().Pods(b.namespace).List(b.Context(), metav1.ListOptions{LabelSelector: render.SandboxIDLabel + "=" + sandbox})
+	if err != nil || len(list.Items) != 1 {
+		b.Fatalf("sandbox %s has %d pods, %v", sandbox, len(list.Items), err)
+	}
+	return &list.Items[0]
+}
+
+func TestApplyThenEdit(t *testing.T) {
+	b := newBench(t)
+	p := b.apply("  a: {template: t}\n  b: {template: t}\n", reconcile.Options{})
+	if p.Count(plan.Create) != len(p.Changes) {
+		t.Errorf("the first apply does more than create: %s", describe(p))
+	}
+	before := b.pods()
+
+	// What is changed in place keeps the pod, and the processes in it.
+	if _, _, err := b.cluster.Exec(t.Context(), b.pod("a"), "tmux", "new-session", "-d", "-s", "work"); err != nil {
+		t.Fatal(err)
+	}
+	for _, edit := range []struct{ name, sandboxes string }{
+		{"an allowlist", "  a: {template: t, egress: {allow: [{cidr: 198.51.100.0/24, ports: [80]}]}}\n  b: {template: t}\n"},
+		{"a label", "  a: {template: t, labels: {x: y}}\n  b: {template: t}\n"},
+		{"CPU and memory", "  a: {template: t, labels: {x: y}, resources: {cpu: 200m, memory: 96Mi}}\n  b: {template: t}\n"},
+	} {
+		p := b.apply(edit.sandboxes, reconcile.Options{})
+		for _, change := range p.Changes {
+			if change.Disruption != plan.None {
+				t.Errorf("%s: %s brings a %s", edit.name, change.Ref, change.Disruption)
+			}
+		}
+		if p.Empty() {
+			t.Errorf("%s: no changes", edit.name)
+		}
+		if after := b.pods(); after["a"] != before["a"] {
+			t.Errorf("%s: the pod was replaced", edit.name)
+		}
+	}
+	if _, stderr, err := b.cluster.Exec(t.Context(), b.pod("a"), "tmux", "has-session", "-t", "work"); err != nil {
+		t.Errorf("the tmux session has gone: %v: %s", err, stderr)
+	}
+
+	// An image restarts the container in the same pod.
+	p = b.apply("  a: {template: t, image: docker.io/"+clustertest.SandboxImage+"}\n  b: {template: t}\n", reconcile.Options{})
+	if len(p.Changes) != 1 || p.Changes[0].Disruption != plan.Restarts {
+		t.Errorf("an image: %s", describe(p))
+	}
+	if after := b.pods(); after["a"] != before["a"] {
+		t.Error("an image: the pod was replaced")
+	}
+
+	// An environment cannot change in place: the plan says so before.
+	p = b.apply("  a: {template: t, env: {A: b}}\n  b: {template: t}\n", reconcile.Options{})
+	if p.Count(plan.Replace) != 1 {
+		t.Errorf("an environment: %s", describe(p))
+	}
+	if after := b.pods(); after["a"] == before["a"] || after["b"] != before["b"] {
+		t.Error("an environment: want a replaced, and b left alone")
+	}
+
+	// A sandbox that is stopped has no pod.
+	p = b.apply("  a: {template: t, state: stopped}\n  b: {template: t}\n", reconcile.Options{})
+	if p.Count(plan.Delete) != 1 || len(b.pods()) != 1 {
+		t.Errorf("a stopped sandbox: %s", describe(p))
+	}
+	b.apply("  a: {template: t}\n  b: {template: t}\n", reconcile.Options{})
+
+	// What is no longer in the file goes, and nothing else.
+	b.apply("  b: {template: t}\n", reconcile.Options{})
+	if after := b.pods(); len(after) != 1 || after["b"] != before["b"] {
+		t.Errorf("after removing a, the pods are %v", after)
+	}
+}
+
+func TestDrift(t *testing.T) {
+	b := newBench(t)
+	const file = "  a: {template: t, labels: {x: y}}\n"
+	b.apply(file, reconcile.Options{})
+	pods := b.cluster.Client.CoreV1().Pods(b.namespace)
+	edit := func(manager, patch string) {
+		t.Helper()
+		_, err := pods.Patch(t.Context(), b.pod("a").Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: manager})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	edit("kubectl-edit", `{"metadata":{"labels":{"theirs":"1"}}}`)
+	if _, p := b.plan(file, reconcile.Options{}); !p.Empty() {
+		t.Errorf("a field of others: %s", describe(p))
+	}
+	edit("kubectl-edit", `{"metadata":{"labels":{"x":"z"}}}`)
+	b.apply(file, reconcile.Options{})
+	if labels := b.pod("a").Labels; labels["x"] != "y" || labels["theirs"] != "1" {
+		t.Errorf("after the repair, the labels are %v", labels)
+	}
+
+	edit("some-controller", `{"metadata":{"labels":{"x":"z"}}}`)
+	_, p := b.plan(file, reconcile.Options{})
+	if len(p.Blocked()) != 1 || p.Changes[0].Conflicts[0].Manager != "some-controller" {
+		t.Errorf("a field that a controller took: %s", describe(p))
+	}
+	b.apply(file, reconcile.Options{ForceConflicts: true})
+	if got := b.pod("a").Labels["x"]; got != "y" {
+		t.Errorf("after --force-conflicts, the label is %q", got)
+	}
+
+	if err := pods.Delete(t.Context(), b.pod("a").Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, p := b.plan(file, reconcile.Options{}); p.Empty() {
+		t.Error("a pod that is being deleted is no change")
+	}
+	b.apply(file, reconcile.Options{})
+}
+
+func TestFleetsDoNotMeet(t *testing.T) {
+	b := newBench(t)
+	other := b
+	other.name = "other"
+	b.apply("  a: {template: t}\n", reconcile.Options{})
+	other.apply("  a: {template: t}\n", reconcile.Options{})
+	b.apply("  b: {template: t}\n", reconcile.Options{})
+	if _, p := other.plan("  a: {template: t}\n", reconcile.Options{Full: true}); !p.Empty() {
+		t.Errorf("the other fleet was changed: %s", describe(p))
+	}
+
+	fleet, _ := b.fleet("  b: {template: t}\n")
+	p, err := b.reconciler.PlanDestroy(t.Context(), fleet, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.reconciler.Destroy(t.Context(), fleet, p, b.tell); err != nil {
+		t.Fatal(err)
+	}
+	if _, p := b.plan("  b: {template: t}\n", reconcile.Options{}); p.Unchanged != 0 {
+		t.Errorf("after destroy, %d objects are there", p.Unchanged)
+	}
+	if _, p := other.plan("  a: {template: t}\n", reconcile.Options{Full: true}); !p.Empty() {
+		t.Errorf("destroy changed the other fleet: %s", describe(p))
+	}
+}
+
+// TestAnEmptyFilePrunesNothing: deleting all lines of a file is more often a
+// mishap than a wish.
+func TestAnEmptyFilePrunesNothing(t *testing.T) {
+	b := newBench(t)
+	b.apply("  a: {template: t}\n", reconcile.Options{})
+	before := b.pods()
+	fleet, p := b.plan("  {}\n", reconcile.Options{})
+	if _, err := b.reconciler.Apply(t.Context(), fleet, p, b.tell); err != nil {
+		t.Fatal(err)
+	}
+	if after := b.pods(); after["a"] != before["a"] || len(p.Kept) == 0 {
+		t.Errorf("the pods are %v, kept is %v", after, p.Kept)
+	}
+	b.apply("  {}\n", reconcile.Options{Prune: plan.Prune{All: true}})
+	if after := b.pods(); len(after) != 0 {
+		t.Errorf("with All, the pods are %v", after)
+	}
+}
+
+func TestInterruptedApplyGoesOn(t *testing.T) {
+	b := newBench(t)
+	const file = "  a: {template: t}\n  b: {template: t}\n"
+	fleet, p := b.plan(file, reconcile.Options{})
+	ctx, interrupt := context.WithCancel(t.Context())
+	result, err := b.reconciler.Apply(ctx, fleet, p, func(event reconcile.Event) {
+		if event.Phase == reconcile.Done && event.Change.Ref.Kind == "NetworkPolicy" {
+			interrupt()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || len(result.Done) == 0 || len(result.Left) == 0 ||
+		len(result.Done)+len(result.Left) != len(p.Changes) {
+		t.Fatalf("got %d done, %d left of %d, %v", len(result.Done), len(result.Left), len(p.Changes), err)
+	}
+	if pods := b.pods(); len(pods) != 0 {
+		t.Errorf("pods were started: %v", pods)
+	}
+	if p := b.apply(file, reconcile.Options{}); len(p.Changes) != len(result.Left) {
+		t.Errorf("the second apply makes %d changes, want the %d that were left", len(p.Changes), len(result.Left))
+	}
+}
+
+func TestOneApplyAtATime(t *testing.T) {
+	b := newBench(t)
+	fleet, p := b.plan("  a: {template: t}\n", reconcile.Options{})
+	second := newReconciler(t, b.cluster, "the second")
+	var refused error
+	_, err := b.reconciler.Apply(t.Context(), fleet, p, func(event reconcile.Event) {
+		if event.Phase == reconcile.Started && event.Change.Ref.Kind == "Pod" {
+			_, refused = second.Apply(t.Context(), fleet, p, b.tell)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if refused == nil || !strings.Contains(refused.Error(), "the test") {
+		t.Errorf("the second apply: got %v, want an error that names who is at it", refused)
+	}
+	b.apply("  a: {template: t}\n", reconcile.Options{})
+}
+
+func TestStalePlanIsRefused(t *testing.T) {
+	b := newBench(t)
+	b.apply("  a: {template: t}\n", reconcile.Options{})
+	fleet, p := b.plan("  a: {template: t, labels: {x: y}}\n", reconcile.Options{})
+	if err := b.reconciler.CheckFresh(t.Context(), p); err != nil {
+		t.Fatalf("a fresh plan: %v", err)
+	}
+	_, err := b.cluster.Client.CoreV1().Pods(b.namespace).Patch(t.Context(), b.pod("a").Name, types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"theirs":"1"}}}`), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.reconciler.CheckFresh(t.Context(), p); err == nil || !strings.Contains(err.Error(), b.pod("a").Name) {
+		t.Errorf("got %v, want an error that names the pod", err)
+	}
+	if _, err := b.reconciler.Apply(t.Context(), fleet, p, b.tell); err == nil {
+		t.Error("it was applied all the same")
+	}
+	if b.pod("a").Labels["x"] != "" {
+		t.Error("it changed the pod")
+	}
+}
