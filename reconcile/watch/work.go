@@ -1,0 +1,329 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/agentpane/sandboxctl/reconcile"
+	"github.com/agentpane/sandboxctl/reconcile/failure"
+	"github.com/agentpane/sandboxctl/reconcile/plan"
+	"github.com/agentpane/sandboxctl/reconcile/pool"
+	"github.com/agentpane/sandboxctl/render"
+)
+
+// outcome is what working on a scope came to.
+type outcome struct {
+	acted bool
+	// after: the scope is to be looked at again then, though nothing changes.
+	after time.Duration
+	err   error
+}
+
+var outcomeNothing = outcome{}
+
+// lockRetry is how long a scope waits where somebody else has the fleet's lock.
+const lockRetry = 2 * time.Second
+
+// work brings one scope to what the file says.
+func (w *Watcher) work(ctx context.Context, scope string) outcome {
+	if !w.mayWork(scope) {
+		return outcomeNothing // the fleet's scope will have it looked at again
+	}
+	want := w.current()
+	seen := w.mirror.scope(scope)
+	w.noteGoing(scope, seen)
+	if scope == poolsScope {
+		w.tellPools(want, seen)
+	}
+	p, err := w.reconciler.PlanFrom(ctx, want.fleet, seen, staying(want.scopes[scope], seen), w.planOptions(scope))
+	if err != nil {
+		return outcome{err: err}
+	}
+	w.sift(scope, &p)
+	if blocked := p.Blocked(); len(blocked) > 0 {
+		return outcome{err: blockedError(blocked)}
+	}
+	if len(p.Active) > 0 {
+		if err := w.noteActivity(ctx, scope, want, seen, p); err != nil {
+			return outcome{err: err}
+		}
+	}
+	if len(p.Changes)+len(p.Pools) == 0 {
+		return w.sessions(ctx, scope, seen, want, p)
+	}
+	if w.options.Detect || want.fleet.Suspend || w.isSuspended(seen) {
+		w.tellDrift(scope, p)
+		return outcomeNothing
+	}
+	if pause := w.drift(scope, seen, p); pause > 0 {
+		return outcome{acted: true, after: pause}
+	}
+	return w.apply(ctx, scope, want, p)
+}
+
+// mayWork tells whether a scope can be worked on: a sandbox only while the
+// rules that it lives under stand.
+func (w *Watcher) mayWork(scope string) bool {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	if scope == fleetScope || w.stands {
+		return true
+	}
+	w.awaiting[scope] = true
+	return false
+}
+
+// noteGoing notes whether something of the scope is on its way out.
+func (w *Watcher) noteGoing(scope string, seen reconcile.Observation) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	delete(w.going, scope)
+	for _, live := range seen.Live {
+		if live.GetDeletionTimestamp() != nil {
+			w.going[scope], w.unsettled = true, true
+		}
+	}
+}
+
+// staying leaves out what is on its way out in the cluster: it is made anew
+// when it has gone, which is told. A sandbox whose pod goes gets no other
+// before that, whatever the pod's name is.
+func staying(objects []render.Object, seen reconcile.Observation) []render.Object {
+	stays, goes := false, false // of the scope's pods
+	for ref, live := range seen.Live {
+		if ref.Kind == "Pod" {
+			going := live.GetDeletionTimestamp() != nil
+			stays, goes = stays || !going, goes || going
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(objects), func(object render.Object) bool {
+		live := seen.Live[plan.RefOf(object.Object)]
+		return live != nil && live.GetDeletionTimestamp() != nil || object.Object.GetKind() == "Pod" && goes && !stays
+	})
+}
+
+// sift makes of a scope's plan what can be done now without waiting: of a
+// replacement its first half, as the second follows when the old object has
+// gone; and no allowlist goes while a pod is still under it.
+func (w *Watcher) sift(scope string, p *plan.Plan) {
+	p.Changes = slices.DeleteFunc(p.Changes, func(change plan.Change) bool {
+		id, isAllowlist := strings.CutPrefix(change.Ref.Name, "sandbox-egress-")
+		id, _, _ = strings.Cut(id, "-")
+		return scope == fleetScope && change.Action == plan.Delete && isAllowlist && w.mirror.allowlistInUse(id)
+	})
+	for i := range p.Changes {
+		if change := &p.Changes[i]; change.Action == plan.Replace && !change.Blocked() {
+			change.Action, change.Desired, change.Adopt = plan.Delete, nil, nil
+		}
+	}
+}
+
+// asWanted notes that a scope is as the file says.
+func (w *Watcher) asWanted(scope string, seen reconcile.Observation, want *wanted, p plan.Plan) outcome {
+	if !slices.ContainsFunc(p.Active, func(a plan.Activity) bool { return a.Problem != nil }) {
+		w.said.forget(scope)
+	}
+	w.mutex.Lock()
+	var released []string
+	if w.want == want {
+		delete(w.fresh, scope)
+		if scope == fleetScope && !w.stands {
+			w.stands = true
+			for name := range w.awaiting {
+				released = append(released, name)
+				w.open[name] = true
+			}
+			clear(w.awaiting)
+		}
+	}
+	w.mutex.Unlock()
+	for _, name := range released {
+		w.look(name)
+	}
+	return outcome{after: w.due(scope, seen, want, p)}
+}
+
+// due is when a scope is to be looked at again although nothing changes: when a
+// claim runs out, when a sandbox could be idle, and as often as the file says
+// for a pool.
+func (w *Watcher) due(scope string, seen reconcile.Observation, want *wanted, p plan.Plan) (after time.Duration) {
+	sooner := func(in time.Duration) {
+		if in = max(in, time.Millisecond); after == 0 || in < after {
+			after = in
+		}
+	}
+	if scope == poolsScope {
+		for _, p := range want.fleet.Pools {
+			sooner(p.Replenish.Duration)
+		}
+		return after
+	}
+	if scope == fleetScope {
+		return after
+	}
+	if next := (plan.IdleInput{Fleet: want.of(scope), Live: seen.Live, Now: w.now()}).Next(p.Active); !next.IsZero() {
+		sooner(next.Sub(w.now()) + time.Millisecond)
+	}
+	for _, live := range seen.Live {
+		if pod, ok := pool.Read(live); ok && pod.Claim != nil && !pod.Claim.Until.IsZero() {
+			sooner(pod.Claim.Until.Sub(w.now()) + time.Second) // it counts as over only then
+		}
+	}
+	return after
+}
+
+// isSuspended tells whether one of the scope's objects, or the fleet's
+// namespace, asks by an annotation to be left alone.
+func (w *Watcher) isSuspended(seen reconcile.Observation) bool {
+	for _, live := range seen.Live {
+		if live.GetAnnotations()[SuspendAnnotation] == "true" {
+			return true
+		}
+	}
+	return seen.Namespace != nil && seen.Namespace.GetAnnotations()[SuspendAnnotation] == "true"
+}
+
+// SuspendAnnotation on a sandbox's pod, or on the namespace, has the watcher
+// report what it would do and do none of it, while its value is "true".
+const SuspendAnnotation = "agentpane.io/suspend"
+
+// drift tells of what somebody else has changed, and how long to leave it
+// alone: an object that is changed back again and again has another master.
+func (w *Watcher) drift(scope string, seen reconcile.Observation, p plan.Plan) (pause time.Duration) {
+	w.mutex.Lock()
+	fresh := w.fresh[scope]
+	w.mutex.Unlock()
+	if fresh {
+		return 0
+	}
+	for _, change := range p.Changes {
+		if change.Idling() || w.ranOut(seen.Live[change.Ref]) || change.Ref.Kind == "ConfigMap" && scope != fleetScope {
+			continue // that is what the file or a claim wants, or a note of our own about it
+		}
+		w.tell(Event{Type: Drift, Scope: scope, Ref: change.Ref, UID: change.UID, Action: change.Action, Message: fieldsText(change)})
+		if change.Action != plan.Update {
+			continue
+		}
+		wait, flapping := w.flaps.correct(change.Ref)
+		if flapping {
+			w.tell(Event{Type: Flapping, Scope: scope, Ref: change.Ref, UID: change.UID, Took: wait, Message: othersText(seen.Live[change.Ref])})
+		}
+		pause = max(pause, wait)
+	}
+	return pause
+}
+
+// ranOut tells whether an object is a pod whose claim has run out.
+func (w *Watcher) ranOut(live *unstructured.Unstructured) bool {
+	if live == nil {
+		return false
+	}
+	pod, ok := pool.Read(live)
+	return ok && pod.Claim.Expired(w.now())
+}
+
+// apply does what the plan says, under the fleet's lock.
+func (w *Watcher) apply(ctx context.Context, scope string, want *wanted, p plan.Plan) outcome {
+	if len(p.Changes) > 0 && p.Changes[0].Ref.Kind == "Namespace" && p.Changes[0].Action == plan.Create { // the lock stands in it
+		first := p
+		first.Changes = p.Changes[:1]
+		if _, err := w.reconciler.ApplyLocked(ctx, want.fleet, first, w.step(scope)); err != nil {
+			return outcome{err: err}
+		}
+		p.Changes = p.Changes[1:]
+	}
+	locked, done, err := w.lock.hold(ctx)
+	if failure.CodeOf(err) == failure.FleetLocked {
+		if w.said.first(scope, err.Error()) {
+			w.tell(Event{Type: Waiting, Scope: scope, Err: err})
+		}
+		return outcome{acted: true, after: lockRetry}
+	}
+	if err != nil {
+		return outcome{err: err}
+	}
+	defer done()
+	for _, level := range p.Pools {
+		w.tell(Event{Type: PoolChanged, Pool: level.Name, Message: levelText(level)})
+	}
+	_, err = w.reconciler.ApplyLocked(locked, want.fleet, p, w.step(scope))
+	if failure.CodeOf(err) == failure.PlanStale { // the cache was behind somebody else's write
+		return outcome{acted: true, after: firstRetry}
+	}
+	if err != nil {
+		return outcome{err: err}
+	}
+	if scope == fleetScope || want != w.current() {
+		w.look(scope)
+	}
+	w.mutex.Lock()
+	delete(w.fresh, scope)
+	w.mutex.Unlock()
+	w.look(scope) // from the mirror, at no cost: it must be as wanted now
+	if scope != fleetScope {
+		w.look(fleetScope) // an allowlist may be unused now
+	}
+	return outcome{acted: true}
+}
+
+// step passes on what an apply does.
+func (w *Watcher) step(scope string) func(reconcile.Event) {
+	return func(event reconcile.Event) {
+		if event.Phase == reconcile.Done {
+			w.tell(Event{Type: Changed, Scope: scope, Ref: event.Change.Ref, UID: event.Change.UID, Action: event.Change.Action, Message: event.Change.Reason})
+		}
+	}
+}
+
+// tellDrift tells of each change that is not made, once.
+func (w *Watcher) tellDrift(scope string, p plan.Plan) {
+	for _, level := range p.Pools {
+		if text := levelText(level); w.said.first(scope, level.Name+text) {
+			w.tell(Event{Type: PoolDrift, Pool: level.Name, Message: text})
+		}
+	}
+	for _, change := range p.Changes {
+		text := fieldsText(change)
+		if w.said.first(scope, fmt.Sprint(change.Action, change.Ref, text)) {
+			w.tell(Event{Type: Drift, Scope: scope, Ref: change.Ref, UID: change.UID, Action: change.Action, Message: text})
+		}
+	}
+}
+
+// levelText is how a pool's level changes.
+func levelText(level plan.PoolLevel) string {
+	return fmt.Sprintf("%d → %d warm", level.From, level.To)
+}
+
+// fieldsText names the fields that differ.
+func fieldsText(change plan.Change) string {
+	if change.Action != plan.Update {
+		return change.Reason
+	}
+	var paths []string
+	for _, field := range change.Fields {
+		paths = append(paths, field.Path)
+	}
+	return strings.Join(paths, ", ")
+}
+
+// blockedError says why the changes cannot be made.
+func blockedError(blocked []plan.Change) error {
+	var errs []error
+	for _, change := range blocked {
+		if change.Problem != nil {
+			errs = append(errs, change.Problem)
+			continue
+		}
+		for _, conflict := range change.Conflicts {
+			errs = append(errs, fmt.Errorf("%s: %s is owned by %s, and is left to it", change.Ref, conflict.Field, conflict.Manager))
+		}
+	}
+	return errors.Join(errs...)
+}
