@@ -1,0 +1,453 @@
+//go:build integration
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+// What a program must survive: it is killed after any of its writes, and the
+// network or the server fails in every way that is known. The oracles are those
+// of Sieve (OSDI 2022): what comes of it is what comes of a quiet run, no pod is
+// made twice, and a second run has nothing to do. A part of it runs in `make
+// test`, and all of it as `make soak`.
+
+// tried are the scenarios that a run goes through.
+func tried() []scenario {
+	all := scenarios()
+	if soaking() {
+		return all
+	}
+	return slices.DeleteFunc(all, func(s scenario) bool { return s.name != "replace" }) // which deletes and creates
+}
+
+// scenario is a file that is in force, and what it is changed to.
+type scenario struct {
+	name          string
+	before, after func(n int) string // the sandboxes of the file
+	extra         string             // what the file says beside them
+	// pods is how many pods are made on the way from before to after.
+	pods int
+}
+
+func scenarios() []scenario {
+	pod := "{nodeSelector: {none: such}}" // a pod's start is most of the time, and nothing of ours
+	if soaking() {
+		pod = "{terminationGracePeriodSeconds: 1}"
+	}
+	some := func(format string) func(int) string {
+		return func(n int) string {
+			var file strings.Builder
+			for i := range n {
+				fmt.Fprintf(&file, "  s%02d: {template: t, pod: %s%s}\n", i, pod, format)
+			}
+			return file.String()
+		}
+	}
+	none := func(int) string { return "  {}\n" }
+	return []scenario{
+		{"create", none, some(""), "", size()},
+		{"change", some(""), some(", labels: {x: y}"), "", 0},
+		{"replace", some(""), some(", env: {X: y}"), "", size()},
+		{"allowlist", some(", egress: {allow: [{cidr: 198.51.100.0/24}]}"), some(", egress: {allow: []}"), "", 0},
+		{"remove", some(""), func(int) string { return some("")(1) }, "", 0},
+	}
+}
+
+// size is how many sandboxes a scenario has.
+func size() int {
+	if soaking() {
+		return 4
+	}
+	return 2
+}
+
+// pods counts the pods that are made and that go while the test runs, by uid,
+// and the most that were there at once.
+type pods struct {
+	mutex sync.Mutex // protects the rest
+	made  map[types.UID]bool
+	alive map[types.UID]bool
+	gone  int
+	most  int
+}
+
+// countPods begins to count. The count is complete when stop has returned.
+func (r trial) countPods() (counted *pods, stop func()) {
+	r.Helper()
+	counted = &pods{made: map[types.UID]bool{}, alive: map[types.UID]bool{}}
+	client := r.cluster.Client.CoreV1().Pods(r.namespace)
+	list, err := client.List(r.Context(), metav1.ListOptions{})
+	r.must(err)
+	for _, pod := range list.Items {
+		counted.alive[pod.UID] = true
+	}
+	events, err := client.Watch(r.Context(), metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	r.must(err)
+	var counting sync.WaitGroup
+	counting.Go(func() {
+		for event := range events.ResultChan() {
+			pod, ok := event.Object.(*corev1.Pod)
+			if !ok {
+				continue
+			}
+			counted.mutex.Lock()
+			switch event.Type {
+			case watch.Added:
+				counted.made[pod.UID], counted.alive[pod.UID] = true, true
+			case watch.Deleted:
+				delete(counted.alive, pod.UID)
+				counted.gone++
+			}
+			counted.most = max(counted.most, len(counted.alive))
+			counted.mutex.Unlock()
+		}
+	})
+	return counted, func() {
+		r.eventually("every pod is counted", func(ctx context.Context) bool {
+			list, err := client.List(ctx, metav1.ListOptions{})
+			return err == nil && counted.has(list.Items)
+		})
+		events.Stop()
+		counting.Wait()
+	}
+}
+
+// has tells whether these are the pods that are counted as alive.
+func (c *pods) has(listed []corev1.Pod) bool {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	for _, pod := range listed {
+		if !c.alive[pod.UID] {
+			return false
+		}
+	}
+	return len(c.alive) == len(listed)
+}
+
+// were expects so many pods to have been made and to have gone.
+func (r trial) were(counted *pods, made, gone int) {
+	r.Helper()
+	counted.mutex.Lock()
+	defer counted.mutex.Unlock()
+	if len(counted.made) != made || counted.gone != gone {
+		r.Errorf("%d pods were made and %d have gone, want %d and %d", len(counted.made), counted.gone, made, gone)
+	}
+}
+
+// prepare brings the cluster to where the scenario begins.
+func (r trial) prepare(s scenario) (file string) {
+	r.Helper()
+	file = r.file(s.extra, s.before(size()))
+	r.done(r.run("apply", "--yes", "--no-wait", "-f", file))
+	return r.file(s.extra, s.after(size()))
+}
+
+// result is what came of a scenario: each object and what was written to it.
+// Who it is differs from run to run.
+func (r trial) result() map[string]string {
+	r.Helper()
+	result := map[string]string{}
+	for name, value := range r.state() {
+		if strings.HasPrefix(name, "Pod ") {
+			result[name] = ""
+			continue // the server writes a node's name and more into them
+		}
+		_, result[name], _ = strings.Cut(value, " ")
+	}
+	return result
+}
+
+// quiet is what comes of a scenario where nothing fails.
+func (r trial) quiet(s scenario) map[string]string {
+	r.Helper()
+	file := r.prepare(s)
+	r.done(r.run("apply", "--yes", "--no-wait", "-f", file))
+	result := r.result()
+	r.done(r.run("destroy", "--yes", "-f", file))
+	return result
+}
+
+// check applies the oracles after a run with faults.
+func (r trial) check(s scenario, file string, want map[string]string, counted *pods) {
+	r.Helper()
+	r.noChanges(file)
+	if diff := cmp.Diff(want, r.result()); diff != "" {
+		r.Errorf("another result than of a quiet run (-want +got):\n%s", diff)
+	}
+	counted.mutex.Lock()
+	defer counted.mutex.Unlock()
+	if len(counted.made) != s.pods {
+		r.Errorf("%d pods were made, want %d", len(counted.made), s.pods)
+	}
+}
+
+// program is this test binary as the program itself: see TestMain.
+func (r trial) program() string {
+	r.Helper()
+	self, err := os.Executable()
+	r.must(err)
+	path := filepath.Join(r.TempDir(), "sandboxctl")
+	r.must(os.Symlink(self, path))
+	return path
+}
+
+func isWrite(request *http.Request) bool {
+	return request.Method != http.MethodGet && request.URL.Query().Get("dryRun") == ""
+}
+
+// TestKilledAfterEachWrite: apply and watch, killed by SIGKILL right after the
+// server has done their n-th write, for each n; then run again.
+func TestKilledAfterEachWrite(t *testing.T) {
+	points := newTally(t, "crash points")
+	for _, verb := range []string{"apply", "watch"} {
+		for _, s := range tried() {
+			t.Run(verb+" "+s.name, func(t *testing.T) {
+				r := newTrial(t)
+				want := r.quiet(s)
+				program := r.program()
+				stride := 1
+				if !soaking() {
+					stride = 3
+				}
+				for n, killed := 1, true; killed; n += stride {
+					killed = false // where there is no time left
+					points.try(func() { killed = r.killedAfter(program, verb, s, n, want) })
+				}
+			})
+		}
+	}
+}
+
+// killedAfter runs one crash point; false when the program ends before it.
+func (r trial) killedAfter(program, verb string, s scenario, n int, want map[string]string) (killed bool) {
+	r.Helper()
+	file := r.prepare(s)
+	counted, stop := r.countPods()
+	var writes atomic.Int64
+	ctx, kill := context.WithCancel(r.Context())
+	defer kill()
+	kubeconfig := r.through(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+			if !isWrite(request) {
+				next.ServeHTTP(response, request)
+				return
+			}
+			switch at := writes.Add(1); {
+			case at > int64(n):
+				panic(http.ErrAbortHandler)
+			case at == int64(n):
+				next.ServeHTTP(discard{}, request) // done by the server, and never heard of
+				kill()
+				panic(http.ErrAbortHandler)
+			}
+			next.ServeHTTP(response, request)
+		})
+	})
+	args := []string{verb, "-f", file, "--kubeconfig", kubeconfig, "--request-timeout", "10s"}
+	if verb == "apply" {
+		args = append(args, "--yes", "--no-wait")
+	} else {
+		args = append(args, "--events=false", "--log=json")
+	}
+	command := exec.CommandContext(ctx, program, args...) // which kills by SIGKILL
+	output := &settling{stop: kill}
+	command.Stdout = output
+	err := command.Run()
+	killed = writes.Load() >= int64(n)
+	if !killed && err != nil && !output.settled.Load() {
+		r.Errorf("%s ended by itself with %v\n%s", verb, err, output.text())
+	}
+	again := r
+	again.now = func() time.Time { return time.Now().Add(time.Minute) } // when the lock has ended
+	again.done(again.run("apply", "--yes", "--no-wait", "-f", file))
+	stop()
+	r.check(s, file, want, counted)
+	again.done(again.run("destroy", "--yes", "-f", file))
+	if r.Failed() {
+		r.Fatalf("after write %d", n)
+	}
+	return killed
+}
+
+// settling is the output of watch, which is stopped when all is as it should be.
+type settling struct {
+	mutex   sync.Mutex // protects written
+	written strings.Builder
+	settled atomic.Bool
+	stop    func()
+}
+
+func (s *settling) Write(content []byte) (int, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.written.Write(content)
+	if strings.Contains(string(content), `"event":"settled"`) {
+		s.settled.Store(true)
+		s.stop()
+	}
+	return len(content), nil
+}
+
+func (s *settling) text() string {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.written.String()
+}
+
+// discard is an answer that nobody hears.
+type discard struct{}
+
+func (discard) Header() http.Header               { return http.Header{} }
+func (discard) Write(content []byte) (int, error) { return len(content), nil }
+func (discard) WriteHeader(int)                   {}
+
+// fault is a way in which a request fails.
+type fault struct {
+	name string
+	fail func(next http.Handler, response http.ResponseWriter, request *http.Request)
+}
+
+func faults() []fault {
+	status := func(code int, headers ...string) func(http.Handler, http.ResponseWriter, *http.Request) {
+		return func(_ http.Handler, response http.ResponseWriter, _ *http.Request) {
+			for i := 0; i < len(headers); i += 2 {
+				response.Header().Set(headers[i], headers[i+1])
+			}
+			http.Error(response, http.StatusText(code), code)
+		}
+	}
+	return []fault{
+		{"500", status(http.StatusInternalServerError)},
+		{"503", status(http.StatusServiceUnavailable)},
+		{"429", status(http.StatusTooManyRequests, "Retry-After", "1")},
+		{"reset", func(http.Handler, http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		{"lost answer", func(next http.Handler, _ http.ResponseWriter, request *http.Request) {
+			next.ServeHTTP(discard{}, bounded(request))
+			panic(http.ErrAbortHandler)
+		}},
+		{"cut short", func(next http.Handler, response http.ResponseWriter, request *http.Request) {
+			next.ServeHTTP(&cut{ResponseWriter: response, left: 200}, bounded(request))
+			panic(http.ErrAbortHandler)
+		}},
+		{"slow", func(next http.Handler, response http.ResponseWriter, request *http.Request) {
+			select {
+			case <-time.After(300 * time.Millisecond):
+			case <-request.Context().Done():
+			}
+			next.ServeHTTP(response, request)
+		}},
+	}
+}
+
+// bounded is a request that ends: a watch of which nothing is passed on would
+// last.
+func bounded(request *http.Request) *http.Request {
+	ctx, cancel := context.WithTimeout(request.Context(), time.Second)
+	context.AfterFunc(ctx, cancel)
+	return request.WithContext(ctx)
+}
+
+// cut passes on the first bytes of an answer.
+type cut struct {
+	http.ResponseWriter
+	left int
+}
+
+func (c *cut) Write(content []byte) (int, error) {
+	part := content[:min(len(content), c.left)]
+	c.left -= len(part)
+	if _, err := c.ResponseWriter.Write(part); err != nil {
+		return 0, err
+	}
+	if flusher, ok := c.ResponseWriter.(http.Flusher); ok {
+		flusher.Flush()
+	}
+	if c.left == 0 {
+		panic(http.ErrAbortHandler)
+	}
+	return len(content), nil
+}
+
+// TestFaults: watch goes through a file's change while requests fail, at
+// several rates; when they no longer do, all is as after a quiet run.
+func TestFaults(t *testing.T) {
+	rates, seeds := []float64{0.2}, 1
+	if soaking() {
+		rates, seeds = []float64{0.05, 0.2, 0.5}, 6
+	}
+	plans := newTally(t, "plans")
+	for _, f := range faults() {
+		for _, s := range tried() {
+			t.Run(f.name+" "+s.name, func(t *testing.T) {
+				r := newTrial(t)
+				want := r.quiet(s)
+				for _, rate := range rates {
+					for _, seed := range r.seeds(seeds) {
+						plans.try(func() { r.withFaults(f, s, rate, seed, want) })
+					}
+				}
+			})
+		}
+	}
+}
+
+func (r trial) withFaults(f fault, s scenario, rate float64, seed uint64, want map[string]string) {
+	r.Helper()
+	var mutex sync.Mutex // protects dice
+	dice := rand.New(rand.NewPCG(seed, 1))
+	const most = 60 // then the network is well again
+	left := most
+	r.survives(s, want, fmt.Sprintf("%s at rate %v with seed %d", f.name, rate, seed), func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+			mutex.Lock()
+			fails := left > 0 && dice.Float64() < rate
+			if left > 0 {
+				left--
+			}
+			mutex.Unlock()
+			if fails {
+				f.fail(next, response, request)
+				return
+			}
+			next.ServeHTTP(response, request)
+		})
+	})
+}
+
+// survives has watch go through a scenario behind a proxy with what is put
+// before it, and applies the oracles.
+func (r trial) survives(s scenario, want map[string]string, plan string, before func(http.Handler) http.Handler) {
+	r.Helper()
+	file := r.prepare(s)
+	counted, stop := r.countPods()
+	faulty := r
+	faulty.kubeconfig = r.through(before)
+	w := faulty.watch(file, "--events=false", "--poll=100ms")
+	w.settled()
+	w.end()
+	stop()
+	r.check(s, file, want, counted)
+	r.done(r.run("destroy", "--yes", "-f", file))
+	if r.Failed() {
+		r.Fatal(plan)
+	}
+}

@@ -1,0 +1,64 @@
+//go:build integration
+
+package main
+
+import (
+	"bytes"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// completed is what a shell is offered for a session of sandbox a.
+func (r trial) completed(file string) string {
+	r.Helper()
+	var stdout, stderr bytes.Buffer
+	code := run(r.Context(), []string{"__complete", "session", "attach", "--file", file, "--kubeconfig", r.kubeconfig, "a", ""}, environment{
+		stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, now: r.now,
+		lookupEnv: func(string) (string, bool) { return "", false },
+	})
+	if code != 0 || strings.Contains(stderr.String(), "K8S_") {
+		r.Errorf("exit code %d: %s", code, stderr.String())
+	}
+	return stdout.String()
+}
+
+// TestSessionNamesAreCompleted from the sandbox itself, those of the file first;
+// and from the file alone, soon and without a word, where the sandbox does not
+// answer.
+func TestSessionNamesAreCompleted(t *testing.T) {
+	r := newTrial(t)
+	file := r.file("", "  a: {template: t, sessions: {agent: {windows: [{window_name: main}]}}}\n")
+	const declared, end = "agent\tmain\n", ":4\n"
+	if got := r.completed(file); got != declared+end {
+		t.Errorf("before there is a sandbox: %q", got)
+	}
+	r.done(r.run("apply", "--yes", "-f", file))
+	r.done(r.run("exec", "a", "-f", file, "--", "tmux", "new-session", "-d", "-s", "mine", "-n", "notes"))
+	flags := sandboxFlags{files: fleetFlags{files: []string{file}}, connect: connectFlags{kubeconfig: r.kubeconfig, requestTimeout: time.Minute}}
+	environment := environment{now: r.now, lookupEnv: func(string) (string, bool) { return "", false }}
+	others := flags.otherSessions(t.Context(), environment, "a", flags.sessionNames("a")) // a busy machine may need more time than a prompt has
+	if diff := cmp.Diff([]string{"mine\tnotes"}, others); diff != "" {
+		t.Errorf("from the sandbox (-want +got):\n%s", diff)
+	}
+	silent := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+			if strings.HasSuffix(request.URL.Path, "/exec") {
+				<-request.Context().Done()
+				return
+			}
+			next.ServeHTTP(response, request)
+		})
+	}
+	r.kubeconfig = r.through(silent)
+	begun := time.Now()
+	if got := r.completed(file); got != declared+end {
+		t.Errorf("of a sandbox that is silent: %q", got)
+	}
+	if took := time.Since(begun); took < completionTime || took > completionTime+3*time.Second {
+		t.Errorf("the prompt waited for %s", took)
+	}
+}

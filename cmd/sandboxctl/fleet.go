@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
+	"github.com/agentpane/sandboxctl/schema/diagnostic"
+)
+
+// fleetFlags name the files that say what is wanted.
+type fleetFlags struct {
+	files []string
+}
+
+func (f *fleetFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVarP(&f.files, "file", "f", nil,
+		`fleet file, directory of them, or "-" for standard input; may be repeated (default `+schema.DefaultFile+`)`)
+	_ = cmd.MarkFlagFilename("file", "yaml", "yml", "cue") // fails only for a flag that does not exist
+}
+
+// rendered is a fleet and the objects that it means.
+type rendered struct {
+	*schema.Fleet
+	objects []render.Object
+}
+
+// position is where the file says what a path like sandboxes.api leads to.
+func (r rendered) position(path string) diagnostic.Range {
+	return render.Object{Path: path}.Position(r.Fleet)
+}
+
+// load reads and renders the fleets. What is wrong with the files is printed,
+// all of it, and is then the error.
+func (f *fleetFlags) load(env environment) ([]rendered, error) {
+	return loadAs(f, env, func(fleet *schema.Fleet) (rendered, diagnostic.List) {
+		objects, found := render.Objects(fleet)
+		return rendered{Fleet: fleet, objects: objects}, found
+	})
+}
+
+// loadAs reads the fleets and makes something of each, which may find more that
+// is wrong.
+func loadAs[T any](f *fleetFlags, env environment, what func(*schema.Fleet) (T, diagnostic.List)) ([]T, error) {
+	fleets, found := schema.Load(f.files, env.stdin)
+	var all []T
+	for _, fleet := range fleets {
+		made, more := what(fleet)
+		found = append(found, more...)
+		all = append(all, made)
+	}
+	if err := printFindings(env, found); err != nil {
+		return nil, fmt.Errorf("%w; nothing was changed", err)
+	}
+	return all, nil
+}
+
+// printFindings prints what was found in the files, and returns an error that
+// counts the errors in it, if there are any.
+func printFindings(env environment, found diagnostic.List) error {
+	errorCount := 0
+	for _, finding := range found.Sorted() {
+		fmt.Fprint(env.stderr, diagnostic.Format(finding, diagnostic.Style{Color: true, Width: env.width}))
+		if finding.Severity == diagnostic.Error {
+			errorCount++
+		}
+	}
+	if errorCount > 0 {
+		return fmt.Errorf("%s in the fleet files", count(errorCount, "error"))
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/agentpane/sandboxctl/reconcile/plan"
+)
+
+// printPlanMarkdown prints a plan as a comment on a pull request.
+func printPlanMarkdown(out io.Writer, p planned) {
+	fmt.Fprintf(out, "### sandboxctl: fleet `%s`\n\n", p.Fleet)
+	if p.Empty() {
+		fmt.Fprintf(out, "No changes: the cluster is as the file says (%s).\n", count(p.Unchanged, "object"))
+		return
+	}
+	fmt.Fprintf(out, "%s Namespace `%s`, context `%s`.\n\n", summaryLine(p.Plan), p.Namespace, p.context)
+	fmt.Fprintf(out, "| | object | what happens | from |\n|---|---|---|---|\n")
+	for _, change := range p.Changes {
+		what := because(markOf(change).verb, change.Reason, loss(change.Disruption), problemText(change))
+		fmt.Fprintf(out, "| `%s` | `%s` | %s | `%s` |\n", markOf(change).sign, change.Ref, markdownCell(what), change.Path)
+	}
+	for _, sessions := range p.Sessions {
+		for _, line := range sessionLines(sessions) {
+			what := strings.Join(append([]string{line.what}, line.detail...), "; ")
+			fmt.Fprintf(out, "| `%s` | `%s` | %s | `%s` |\n", line.sign, markdownCell(line.name), markdownCell(printable(what)), line.path)
+		}
+	}
+	for _, level := range p.Pools {
+		fmt.Fprintf(out, "| `~` | `pool %s` | %s | `%s` |\n", level.Name, markdownCell(strings.Join(append([]string{levelText(level)}, level.Reasons()...), "; ")), level.Path)
+	}
+	fmt.Fprintf(out, "\n<details><summary>Fields</summary>\n\n```diff\n")
+	for _, change := range p.Changes {
+		if len(change.Fields) == 0 {
+			continue
+		}
+		fmt.Fprintf(out, "@@ %s @@\n", change.Ref)
+		for _, field := range change.Fields {
+			// A diff knows no "~": a changed value is one that goes and one that comes.
+			if field.Old != nil {
+				fmt.Fprintf(out, "- %s = %s\n", field.Path, valueText(field.Old))
+			}
+			if field.New != nil {
+				fmt.Fprintf(out, "+ %s = %s\n", field.Path, valueText(field.New))
+			}
+		}
+	}
+	fmt.Fprintf(out, "```\n\n</details>\n")
+}
+
+func markdownCell(text string) string {
+	return strings.NewReplacer("|", `\|`, "\n", " ").Replace(text)
+}
+
+// problemText says why a change cannot be made; empty when it can.
+func problemText(change plan.Change) string {
+	switch {
+	case change.Problem != nil:
+		return "cannot be done: " + change.Problem.Error()
+	case change.Blocked():
+		var fields []string
+		for _, conflict := range change.Conflicts {
+			fields = append(fields, conflict.Field+" is owned by "+conflict.Manager)
+		}
+		return "cannot be done: " + strings.Join(fields, ", ")
+	}
+	return ""
+}
+
+// printPlanGitHub prints a plan as workflow commands, which GitHub shows at the
+// lines of the file that made the objects.
+func printPlanGitHub(out io.Writer, p planned) {
+	for _, change := range p.Changes {
+		level, message := "notice", change.Ref.String()+" "+markOf(change).verb
+		if cost := loss(change.Disruption); cost != "" {
+			level, message = "warning", message+": "+cost
+		}
+		if problem := problemText(change); problem != "" {
+			level, message = "error", change.Ref.String()+" "+problem
+		}
+		printAnnotation(out, p, level, change.Path, message)
+	}
+	for _, sessions := range p.Sessions {
+		for _, line := range sessionLines(sessions) {
+			level := "notice"
+			switch {
+			case line.problem:
+				level = "error"
+			case line.ends:
+				level = "warning"
+			}
+			printAnnotation(out, p, level, line.path, line.name+" "+line.what)
+		}
+	}
+	for _, level := range p.Pools {
+		printAnnotation(out, p, "notice", level.Path, levelText(level))
+	}
+	fmt.Fprintln(out, summaryLine(p.Plan))
+}
+
+// printAnnotation prints a message at the line of the file that the path leads to.
+func printAnnotation(out io.Writer, p planned, level, path, message string) {
+	where := ""
+	if at := p.position(path); path != "" && at.File != nil {
+		where = fmt.Sprintf("file=%s,line=%d,col=%d,", escapeProperty(at.File.Name), at.Start.Line, at.Start.Column)
+	}
+	fmt.Fprintf(out, "::%s %stitle=sandboxctl::%s\n", level, where, escapeCommand(message))
+}
+
+// escapeCommand and escapeProperty keep a text from ending a workflow command
+// or starting another.
+func escapeCommand(text string) string {
+	return strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace(text)
+}
+
+func escapeProperty(text string) string {
+	return strings.NewReplacer(":", "%3A", ",", "%2C").Replace(escapeCommand(text))
+}

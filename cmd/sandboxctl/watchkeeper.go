@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/agentpane/sandboxctl/reconcile/watch"
+	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
+	"github.com/agentpane/sandboxctl/schema/diagnostic"
+)
+
+// keeper has a watcher for each fleet of the files.
+type keeper struct {
+	env     environment
+	options watchOptions
+	log     *watchLog
+	metrics *watchMetrics
+
+	running sync.WaitGroup
+	mutex   sync.Mutex // protects what follows
+	kept    map[string]*keptFleet
+	failed  []error
+}
+
+// keptFleet is a fleet that is being watched.
+type keptFleet struct {
+	place   string // see placeOf
+	stop    context.CancelFunc
+	latest  rendered
+	watcher *watch.Watcher // nil while another process is the leader
+	settled bool
+}
+
+func newKeeper(env environment, options watchOptions, log *watchLog) *keeper {
+	return &keeper{env: env, options: options, log: log, metrics: newWatchMetrics(), kept: map[string]*keptFleet{}}
+}
+
+// loadFleets reads and renders the files.
+func loadFleets(paths []string) ([]rendered, diagnostic.List) {
+	fleets, found := schema.Load(paths, strings.NewReader(""))
+	var all []rendered
+	for _, fleet := range fleets {
+		objects, more := render.Objects(fleet)
+		found = append(found, more...)
+		all = append(all, rendered{Fleet: fleet, objects: objects})
+	}
+	return all, found.Sorted()
+}
+
+// follow keeps the fleets, and takes over what the files say whenever they have
+// changed, until ctx ends. Where they cannot be read, the last good ones stay in
+// force.
+func (k *keeper) follow(ctx context.Context, fleets []rendered, changed <-chan struct{}) error {
+	if err := k.update(ctx, fleets); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed: // also once at the start: the files may be others than those that were read
+		}
+		fleets, found := loadFleets(k.options.files.files)
+		k.log.findings(found)
+		if found.HasErrors() {
+			continue
+		}
+		if err := k.update(ctx, fleets); err != nil {
+			k.log.problem(err)
+		}
+	}
+}
+
+// update takes over what the files say now. A fleet that they no longer name
+// stays as it is: its last good file stays in force.
+func (k *keeper) update(ctx context.Context, fleets []rendered) error {
+	named := map[string]bool{}
+	var errs []error
+	for _, fleet := range fleets {
+		named[fleet.Name] = true
+		k.mutex.Lock()
+		kept := k.kept[fleet.Name]
+		k.mutex.Unlock()
+		place := placeOf(fleet.Fleet)
+		if kept != nil && kept.place != place {
+			k.log.note(fleet.Name, "it is watched anew; what it has in another namespace or cluster is left as it is")
+			kept.stop()
+			kept = nil
+		}
+		if kept == nil {
+			errs = append(errs, k.start(ctx, place, fleet))
+			continue
+		}
+		k.mutex.Lock()
+		kept.latest = fleet
+		watcher := kept.watcher
+		k.mutex.Unlock()
+		if watcher != nil {
+			watcher.Update(fleet.Fleet, fleet.objects)
+		}
+	}
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	for name := range k.kept {
+		if !named[name] {
+			k.log.note(name, "no file names it any more; it stays as its last file said (sandboxctl destroy removes it)")
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// placeOf is what of a fleet its watcher cannot change: its cluster, its
+// namespace, and whether nodes matter to it.
+func placeOf(fleet *schema.Fleet) string {
+	return fmt.Sprintf("%q %q %q %v", fleet.Cluster.Kubeconfig, fleet.Cluster.Context, fleet.Namespace, len(fleet.Pools) > 0)
+}
+
+// start begins to watch a fleet.
+func (k *keeper) start(ctx context.Context, place string, fleet rendered) error {
+	target, err := k.options.connect.target(k.env, fleet.Fleet)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(quietly(ctx))
+	kept := &keptFleet{place: place, stop: stop, latest: fleet}
+	k.mutex.Lock()
+	k.kept[fleet.Name] = kept
+	k.mutex.Unlock()
+	recorder := newRecorder(ctx, target.cluster, k.options.events)
+	tell := func(event watch.Event) {
+		k.log.event(event)
+		k.metrics.event(event)
+		recorder.event(event)
+		if event.Type == watch.Settled {
+			k.mutex.Lock()
+			kept.settled = true
+			k.mutex.Unlock()
+		}
+	}
+	k.running.Go(func() {
+		defer stop()
+		defer recorder.close()
+		err := k.options.leader.lead(ctx, target.cluster, holderName(k.env), fleet.Fleet, k.log, func(ctx context.Context) error {
+			k.mutex.Lock()
+			latest := kept.latest
+			k.mutex.Unlock()
+			watcher, err := watch.New(target.reconciler, target.cluster.Client, latest.Fleet, latest.objects, k.options.resync, k.env.now, tell)
+			if err != nil {
+				return err
+			}
+			k.mutex.Lock()
+			kept.watcher = watcher
+			k.mutex.Unlock()
+			err = watcher.Run(ctx)
+			k.mutex.Lock()
+			kept.watcher = nil
+			k.mutex.Unlock()
+			return err
+		})
+		if err != nil {
+			k.mutex.Lock()
+			k.failed = append(k.failed, err)
+			k.mutex.Unlock()
+		}
+	})
+	return nil
+}
+
+// stopped waits for all watchers, whose context has ended, and returns what
+// ending them came to.
+func (k *keeper) stopped() error {
+	k.running.Wait()
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	return errors.Join(k.failed...)
+}
+
+// ready tells whether every fleet was once as its file says, or is another
+// process's to keep.
+func (k *keeper) ready() bool {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	for _, kept := range k.kept {
+		if kept.watcher != nil && !kept.settled {
+			return false
+		}
+	}
+	return len(k.kept) > 0
+}
