@@ -95,7 +95,10 @@ var errCold = errors.New("no warm pod fits")
 
 // takeNamed is take for a sandbox whose name others may claim as well.
 func (c *Client) takeNamed(ctx context.Context, o order) (*unstructured.Unstructured, error) {
-	for range rounds {
+	for n := range rounds {
+		if err := pause(ctx, n); err != nil {
+			return nil, err
+		}
 		pod, err := c.attempt(ctx, &o)
 		if !errors.Is(err, errTaken) {
 			return pod, err

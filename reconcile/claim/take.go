@@ -20,8 +20,27 @@ import (
 )
 
 // rounds is how often a claim looks at the pool anew, after all that it knew of
-// was taken by others.
+// was taken by others. The pauses between come to 15 seconds: longer than a cache
+// is late on a busy server.
 const rounds = 20
+
+// pause waits before round n, a while that is longer each time, so that those
+// who were late together do not come together again.
+func pause(ctx context.Context, n int) error {
+	if n == 0 {
+		return nil
+	}
+	longest := min(firstPause<<(n-1), lastPause)
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(longest/2 + rand.N(longest/2)):
+		return nil
+	}
+}
+
+// The first and the longest pause between two rounds.
+const firstPause, lastPause = 10 * time.Millisecond, 1500 * time.Millisecond
 
 // errTaken: the pod is not to be had any more, and will never be.
 var errTaken = errors.New("another was faster, or the pod has changed")
@@ -29,7 +48,10 @@ var errTaken = errors.New("another was faster, or the pod has changed")
 // take makes a pod of the pool the order's sandbox, which nobody else can have
 // heard of: a ready one, else one that it starts.
 func (c *Client) take(ctx context.Context, o order) (*unstructured.Unstructured, error) {
-	for range rounds {
+	for n := range rounds {
+		if err := pause(ctx, n); err != nil {
+			return nil, err
+		}
 		seen, err := c.source.look(ctx, o.pool)
 		if err != nil {
 			return nil, err
