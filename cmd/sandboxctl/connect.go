@@ -77,5 +77,6 @@ func (f *connectFlags) connect(env environment, file schema.Cluster) (*connectio
 		AllowInsecure: f.allowInsecure,
 		Timeout:       f.requestTimeout,
 		Version:       readVersion().Version,
+		Now:           env.now,
 	})
 }

@@ -103,7 +103,7 @@ func (o *doctorOptions) patient(ctx context.Context, env environment, fleet rend
 		return doctor.Patient{}, err
 	}
 	return doctor.Patient{
-		Client: client, Fleet: fleet.Fleet, Objects: fleet.objects, Version: version,
+		Client: client, Fleet: fleet.Fleet, Objects: fleet.objects, Version: version, ClockSkew: target.cluster.ClockSkew(),
 		Probe: func(ctx context.Context) (enforcement.Result, error) {
 			return target.reconciler.Enforcement(ctx, fleet.Fleet, true)
 		},

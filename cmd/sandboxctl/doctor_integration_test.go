@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -56,7 +57,7 @@ func TestDoctorOfAHealthyFleet(t *testing.T) {
 	r.done(r.run("apply", "--yes", "-f", file))
 	info := r.examined(file, 0)
 	for check, words := range map[string]string{
-		"server": "the server is v1.", "permissions": "rights that the file needs are there", "namespace": "exists", "pod-security": "refuses a privileged pod",
+		"server": "the server is v1.", "clock": "agrees", "permissions": "rights that the file needs are there", "namespace": "exists", "pod-security": "refuses a privileged pod",
 		"image": "has tmux 3",
 	} {
 		r.has(info, check, doctor.OK, words)
@@ -102,7 +103,9 @@ func TestDoctorFinds(t *testing.T) {
 	file := r.file("pools: {p: {template: t, min: 2}}\negress: {allow: []}\n", bare+`, sessions: {agent: {}}}
   big: {template: t, resources: {cpu: 2, requests: {cpu: 2}}, runtimeClass: no-runtime, workspace: {size: 10Mi, storageClass: no-storage}}
 `)
+	r.now = func() time.Time { return time.Now().Add(3 * time.Minute) }
 	info := r.examined(file, 1)
+	r.has(info, "clock", doctor.Warning, "ahead of the server's")
 	for check, words := range map[string]string{
 		"runtime-class": "there is no class no-runtime",
 		"storage-class": "there is no class no-storage",

@@ -34,6 +34,8 @@ type Options struct {
 	Timeout time.Duration
 	// Version is this program's, for the server's logs.
 	Version string
+	// Now is the local clock.
+	Now func() time.Time
 }
 
 // Cluster is a cluster that can be talked to.
@@ -52,7 +54,8 @@ type Cluster struct {
 	// Kubeconfig says where all this was found.
 	Kubeconfig *Kubeconfig
 
-	raw *rest.RESTClient
+	raw   *rest.RESTClient
+	clock *clock
 }
 
 // Connect returns the cluster of a context. It does not talk to it yet. Its
@@ -70,11 +73,12 @@ func (k *Kubeconfig) Connect(options Options) (*Cluster, error) {
 	config.UserAgent = "sandboxctl/" + options.Version
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	timeout := cmp.Or(options.Timeout, DefaultTimeout)
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &deadline{next, timeout} })
+	clock := &clock{local: options.Now}
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &deadline{&listening{next, clock}, timeout} })
 	entry := k.config.Contexts[name]
 	cluster := &Cluster{
 		Config: config, Context: name, Name: entry.Cluster, Server: withoutUser(config.Host),
-		Namespace: cmp.Or(entry.Namespace, metav1.NamespaceDefault), Kubeconfig: k,
+		Namespace: cmp.Or(entry.Namespace, metav1.NamespaceDefault), Kubeconfig: k, clock: clock,
 	}
 	transport, err := rest.HTTPClientFor(config)
 	if err != nil {
@@ -88,6 +92,10 @@ func (k *Kubeconfig) Connect(options Options) (*Cluster, error) {
 	}
 	return cluster, nil
 }
+
+// ClockSkew is how much the local clock is ahead of the server's, to a second or
+// two, as its latest answer has shown.
+func (c *Cluster) ClockSkew() time.Duration { return c.clock.skew() }
 
 // Identity returns the uid of the cluster's kube-system namespace, which no two
 // clusters share, and which stays the same for the cluster's whole life.

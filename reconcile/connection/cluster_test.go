@@ -30,7 +30,7 @@ contexts: [{name: test, context: {cluster: test, user: test}}]
 clusters: [{name: test, cluster: {server: %q%s}}]
 users: [{name: test, user: {token: hunter2}}]
 `, url, authority))
-	cluster, err := found.Connect(connection.Options{Version: "v1.2.3", Timeout: timeout})
+	cluster, err := found.Connect(connection.Options{Version: "v1.2.3", Timeout: timeout, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

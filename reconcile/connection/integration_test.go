@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -25,7 +26,7 @@ func connectReal(t *testing.T, path string) *connection.Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cluster, err := found.Connect(connection.Options{Version: "test"})
+	cluster, err := found.Connect(connection.Options{Version: "test", Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,6 +19,21 @@ import (
 	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
 )
+
+// clock looks whether what the program writes as times, and compares with those
+// of the server, means the same to both.
+func (p Patient) clock(context.Context) ([]Finding, error) {
+	const most = 10 * time.Second // a lock counts as left after 30
+	if p.ClockSkew.Abs() < most {
+		return good("clock", "the clock agrees with the server's"), nil
+	}
+	where := "ahead of"
+	if p.ClockSkew < 0 {
+		where = "behind"
+	}
+	return bad(Warning, "clock", "Have NTP set it (timedatectl shows whether it does): locks, claims and the age of warm pods are judged by it.",
+		"the clock of this machine is %s %s the server's", p.ClockSkew.Abs(), where), nil
+}
 
 // namespace looks whether Pod Security admission really refuses what the file's
 // profile forbids: by a dry run of a pod that no profile but privileged admits.

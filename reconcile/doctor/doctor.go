@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,7 +37,7 @@ const (
 
 // Finding is what a check came to.
 type Finding struct {
-	// Check is what was looked at: server, permissions, namespace, pod-security,
+	// Check is what was looked at: server, clock, permissions, namespace, pod-security,
 	// runtime-class, storage-class, quota, egress, gateway, image.
 	Check   string `json:"check"`
 	Level   Level  `json:"level"`
@@ -54,6 +55,8 @@ type Patient struct {
 	Objects []render.Object
 	// Version is the server's, as "v1.37.2".
 	Version string
+	// ClockSkew is how much the clock of who examines is ahead of the server's.
+	ClockSkew time.Duration
 	// Probe tells whether the cluster enforces NetworkPolicy.
 	Probe func(context.Context) (enforcement.Result, error)
 	// Tools tells, by image, what of tmux a running sandbox of that image has:
@@ -72,7 +75,7 @@ type Tool struct {
 // fixed order. The error is for a cluster that does not answer.
 func Examine(ctx context.Context, p Patient) ([]Finding, error) {
 	checks := []func(context.Context) ([]Finding, error){
-		p.server, p.permissions, p.namespace, p.runtimeClasses, p.storageClasses, p.quota, p.egress, p.gateway, p.images,
+		p.server, p.clock, p.permissions, p.namespace, p.runtimeClasses, p.storageClasses, p.quota, p.egress, p.gateway, p.images,
 	}
 	all := make([][]Finding, len(checks))
 	group, ctx := errgroup.WithContext(ctx)
