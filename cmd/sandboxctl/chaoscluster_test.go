@@ -141,22 +141,6 @@ func (s *siege) holds(after string) {
 	}
 }
 
-// drain takes in what watch has told so far.
-func (w *watching) drain() {
-	for {
-		select {
-		case record, open := <-w.records:
-			if !open {
-				return
-			}
-			text, _ := json.Marshal(record)
-			w.seen = append(w.seen, string(text))
-		default:
-			return
-		}
-	}
-}
-
 // answers waits until the API server answers.
 func (s *siege) answers() {
 	s.Helper()
@@ -191,6 +175,47 @@ func (s *siege) compact() {
 	if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
 		s.Errorf("a watch from before the compaction is answered %v, and was to be gone", err)
 	}
+}
+
+// restore has etcd be again as it was before the file was saved last: the
+// server's resourceVersions go back, and it knows nothing of what was done since.
+func (s *siege) restore() {
+	s.Helper()
+	data := filepath.Join(filepath.Dir(filepath.Dir(s.kubeconfig)), "etcd")
+	backup := filepath.Join(s.dir, "etcd")
+	offline := func(do func()) {
+		s.own.control("stop", "kube-apiserver")
+		s.own.control("stop", "etcd")
+		do()
+		s.own.control("start", "etcd")
+		s.own.control("start", "kube-apiserver")
+		s.answers()
+	}
+	offline(func() { s.must(os.CopyFS(backup, os.DirFS(data))) })
+	s.save()
+	s.holds("a backup of etcd")
+	offline(func() {
+		s.must(os.RemoveAll(data))
+		s.must(os.CopyFS(data, os.DirFS(backup)))
+		s.must(os.RemoveAll(backup))
+	})
+	for _, part := range []string{"kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"} {
+		s.own.control("restart", part) // as whoever restores a backup is told to
+	}
+}
+
+// lose has the node be not ready: its kubelet is away, and its pods are ready no
+// more, as far as anybody knows.
+func (s *siege) lose() {
+	s.Helper()
+	s.own.control("stop", "kubelet")
+	s.eventually("the node is not ready", func(ctx context.Context) bool {
+		pod := s.podOf("a")
+		return pod.Spec.NodeName != "" && !isReady(pod)
+	})
+	s.save()
+	<-time.After(span(time.Second, 20*time.Second)) // it is away
+	s.own.control("start", "kubelet")
 }
 
 // TestClusterFaults: the parts of a cluster are killed, frozen and restarted
@@ -241,6 +266,8 @@ func TestClusterFaults(t *testing.T) {
 		{"compactions", 50, s.compact},
 		{"restarts of the kubelet", 3, restart("kubelet")},
 		{"restarts of containerd", 3, restart("containerd")},
+		{"losses of the node", 2, s.lose},
+		{"restores of etcd", 3, s.restore},
 	} {
 		faults, times := newTally(t, fault.name), 1
 		if soaking() {

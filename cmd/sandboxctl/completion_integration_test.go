@@ -18,7 +18,7 @@ func (r trial) completed(file string) string {
 	var stdout, stderr bytes.Buffer
 	code := run(r.Context(), []string{"__complete", "session", "attach", "--file", file, "--kubeconfig", r.kubeconfig, "a", ""}, environment{
 		stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, now: r.now,
-		lookupEnv: func(string) (string, bool) { return "", false },
+		lookupEnv: r.lookupEnv,
 	})
 	if code != 0 || strings.Contains(stderr.String(), "K8S_") {
 		r.Errorf("exit code %d: %s", code, stderr.String())
@@ -39,7 +39,7 @@ func TestSessionNamesAreCompleted(t *testing.T) {
 	r.done(r.run("apply", "--yes", "-f", file))
 	r.done(r.run("exec", "a", "-f", file, "--", "tmux", "new-session", "-d", "-s", "mine", "-n", "notes"))
 	flags := sandboxFlags{files: fleetFlags{files: []string{file}}, connect: connectFlags{kubeconfig: r.kubeconfig, requestTimeout: time.Minute}}
-	environment := environment{now: r.now, lookupEnv: func(string) (string, bool) { return "", false }}
+	environment := environment{now: r.now, lookupEnv: r.lookupEnv}
 	others := flags.otherSessions(t.Context(), environment, "a", flags.sessionNames("a")) // a busy machine may need more time than a prompt has
 	if diff := cmp.Diff([]string{"mine\tnotes"}, others); diff != "" {
 		t.Errorf("from the sandbox (-want +got):\n%s", diff)

@@ -37,6 +37,13 @@ type trial struct {
 	kubeconfig string
 	// now is the program's clock.
 	now func() time.Time
+	// user runs the program; empty for one of whom nothing is known.
+	user string
+}
+
+// lookupEnv is the program's environment.
+func (r trial) lookupEnv(name string) (value string, set bool) {
+	return r.user, name == "USER" && r.user != ""
 }
 
 // outcome is what a run of the program came to.
@@ -53,7 +60,7 @@ func newTrial(t *testing.T) trial {
 // newTrialOn is a trial on the cluster of that kubeconfig.
 func newTrialOn(t *testing.T, cluster clustertest.Cluster, kubeconfig string) trial {
 	namespace := cluster.Namespace(t, map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
-	return trial{t, cluster, namespace, t.TempDir(), kubeconfig, time.Now}
+	return trial{T: t, cluster: cluster, namespace: namespace, dir: t.TempDir(), kubeconfig: kubeconfig, now: time.Now}
 }
 
 // file writes a fleet file: what of the fleet itself is not the usual, and its
@@ -94,7 +101,7 @@ func (r trial) run(args ...string) outcome {
 	}
 	code := run(r.Context(), slices.Insert(slices.Clone(args), end, "--kubeconfig", r.kubeconfig), environment{
 		stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, now: r.now,
-		lookupEnv: func(string) (string, bool) { return "", false },
+		lookupEnv: r.lookupEnv,
 	})
 	return outcome{code, colour.ReplaceAllString(stdout.String(), ""), stderr.String()}
 }

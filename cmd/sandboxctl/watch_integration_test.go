@@ -46,7 +46,7 @@ func (r trial) watch(file string, args ...string) *watching {
 	go func() {
 		code := run(ctx, args, environment{
 			stdin: strings.NewReader(""), stdout: writer, stderr: w.stderr, now: r.now,
-			lookupEnv: func(string) (string, bool) { return "", false },
+			lookupEnv: r.lookupEnv,
 		})
 		writer.Close()
 		w.code <- code
@@ -111,6 +111,22 @@ func matches(record map[string]any, pairs []string) bool {
 		}
 	}
 	return true
+}
+
+// drain takes in what watch has told so far.
+func (w *watching) drain() {
+	for {
+		select {
+		case record, open := <-w.records:
+			if !open {
+				return
+			}
+			text, _ := json.Marshal(record)
+			w.seen = append(w.seen, string(text))
+		default:
+			return
+		}
+	}
 }
 
 // settled waits until the cluster is as the file says.

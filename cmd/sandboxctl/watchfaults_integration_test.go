@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,33 +28,54 @@ import (
 // What others do to a fleet, or to the program, while watch runs. Whatever it
 // is, watch goes on, and the fleet is as the file says when it is over.
 
-// as is the trial as a user of the kubeconfig sees it, by way of a proxy that
-// breaks off all connections whenever cut is called.
-func (r trial) as(kubeconfig string) (user trial, cut func()) {
+// line is a way to the cluster that can fail.
+type line struct {
+	mutex       sync.Mutex // protects what follows
+	connections context.Context
+	end         context.CancelFunc
+	down        bool
+}
+
+// as is the trial as a user of the kubeconfig sees it, by way of a line.
+func (r trial) as(kubeconfig string) (user trial, l *line) {
 	r.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	r.must(err)
-	user = r
+	user, l = r, &line{}
 	user.cluster.Config = config
-	var mutex sync.Mutex // protects the connections
-	connections, end := context.WithCancel(r.Context())
+	l.connections, l.end = context.WithCancel(r.Context())
 	user.kubeconfig = user.through(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-			mutex.Lock()
-			lasts := connections
-			mutex.Unlock()
+			l.mutex.Lock()
+			lasts, down := l.connections, l.down
+			l.mutex.Unlock()
+			if down {
+				panic(http.ErrAbortHandler)
+			}
 			ctx, cancel := context.WithCancel(request.Context())
 			defer cancel()
 			defer context.AfterFunc(lasts, cancel)()
 			next.ServeHTTP(response, request.WithContext(ctx))
 		})
 	})
-	return user, func() {
-		mutex.Lock()
-		defer mutex.Unlock()
-		end()
-		connections, end = context.WithCancel(r.Context())
-	}
+	return user, l
+}
+
+// cut breaks off all connections, and has new ones fail for as long as it is
+// down.
+func (l *line) cut(down bool) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.end()
+	l.connections, l.end = context.WithCancel(context.Background())
+	l.down = down
+}
+
+// mend has the line work again.
+func (l *line) mend() {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.down = false
 }
 
 // removePolicy removes a rule of the fleet, which watch is to mend.
@@ -66,7 +88,7 @@ func (r trial) removePolicy() {
 // and given back, and that again. Each time it is told what it lacks.
 func TestWatchWithoutPermission(t *testing.T) {
 	r := newTrial(t)
-	user, cut := r.as(r.asUser("", ""))
+	user, line := r.as(r.asUser("", ""))
 	file := r.file("", "  a: {template: t}\n  b: {template: t}\n")
 	counted, stop := r.countPods()
 	w := user.watch(file, "--events=false")
@@ -92,7 +114,7 @@ func TestWatchWithoutPermission(t *testing.T) {
 		w.settled()
 
 		take()
-		cut()
+		line.cut(false)
 		w.await("event", "unreachable", "code", string(failure.NamespaceAccessDenied))
 		r.removePolicy() // unseen
 		give()
@@ -290,6 +312,47 @@ func TestClockThatJumps(t *testing.T) {
 		w.settled()
 	}
 	w.end()
+	stop()
+	r.were(counted, 0, 0)
+	r.noChanges(file)
+}
+
+// TestLeaseThatIsLost: of two watches one leads. It loses its Lease while it
+// cannot reach the cluster, the other takes over, and the first one comes back
+// to see that: it writes nothing more.
+func TestLeaseThatIsLost(t *testing.T) {
+	r := newTrial(t)
+	file := r.file("", oneSandbox)
+	cutOff, line := r.as(r.kubeconfig)
+	cutOff.user = "first"
+	other := r
+	other.user = "second"
+	first := cutOff.watch(file, "--leader-elect")
+	first.settled()
+	second := other.watch(file, "--leader-elect")
+	second.await("msg", "its leader is first@")
+	counted, stop := r.countPods()
+
+	line.cut(true)
+	r.removePolicy()
+	second.await("msg", "its leader is second@")
+	second.await("event", "changed", "kind", "NetworkPolicy", "action", "create")
+	second.settled()
+	line.mend()
+	first.await("msg", "its leader is second@")
+	first.drain()
+	told := len(first.seen)
+	r.removePolicy()
+	second.await("event", "changed", "kind", "NetworkPolicy", "action", "create")
+	second.settled()
+	first.drain()
+	for _, record := range first.seen[told:] {
+		if strings.Contains(record, `"event":"changed"`) {
+			t.Errorf("the one that lost its Lease changed something: %s", record)
+		}
+	}
+	first.end()
+	second.end()
 	stop()
 	r.were(counted, 0, 0)
 	r.noChanges(file)
