@@ -25,6 +25,9 @@ const (
 // ParentName returns the name of the ConfigMap that is the parent of the fleet's ApplySet.
 func ParentName(fleet *schema.Fleet) string { return "agentpane-fleet-" + fleet.Name }
 
+// WatchLease returns the name of the Lease whose holder watches the fleet, of several that could.
+func WatchLease(fleet *schema.Fleet) string { return "agentpane-watch-" + fleet.Name }
+
 // PoolStateName returns the name of the ConfigMap that keeps what is known of a fleet's pools and no pod shows. It is a
 // member of the ApplySet that is made when there is something to keep.
 func PoolStateName(fleet string) string { return "agentpane-pools-" + fleet }

@@ -32,7 +32,7 @@ func (r *renderer) ciliumAllowlist(id string, rules []schema.EgressRule, path st
 		}}},
 		"toPorts": []any{map[string]any{"ports": ciliumPorts("ANY", 53), "rules": map[string]any{"dns": names}}},
 	}
-	policy := newObject("CiliumNetworkPolicy", r.own("sandbox-egress-"+id, true), map[string]string{PolicyTypeLabel: "sandbox"})
+	policy := newObject("CiliumNetworkPolicy", r.own(allowlistPrefix+id, true), map[string]string{PolicyTypeLabel: "sandbox"})
 	policy.Object["spec"] = map[string]any{
 		"endpointSelector": map[string]any{"matchLabels": map[string]any{
 			"k8s:" + FleetLabel: labelValue(r.fleet.Name), "k8s:" + EgressLabel: id,

@@ -3,6 +3,7 @@ package render
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -21,7 +22,7 @@ func (r *renderer) allowlist(s *schema.Sandbox) {
 		return
 	}
 	r.policies[id] = true
-	policy := newObject("NetworkPolicy", r.own("sandbox-egress-"+id, true), map[string]string{PolicyTypeLabel: "sandbox"})
+	policy := newObject("NetworkPolicy", r.own(allowlistPrefix+id, true), map[string]string{PolicyTypeLabel: "sandbox"})
 	spec := networkingv1.NetworkPolicySpec{
 		PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{
 			FleetLabel: labelValue(r.fleet.Name), EgressLabel: id,
@@ -38,6 +39,16 @@ func (r *renderer) allowlist(s *schema.Sandbox) {
 	path := diagnostic.Path(r.egressPath(s)...)
 	r.add(policy, path)
 	r.ciliumAllowlist(id, rules, path)
+}
+
+const allowlistPrefix = "sandbox-egress-"
+
+// AllowlistID returns the id of the list that a policy opens, by the policy's name, which pods under it carry as
+// EgressLabel; false for another policy.
+func AllowlistID(policy string) (id string, ok bool) {
+	id, ok = strings.CutPrefix(policy, allowlistPrefix)
+	id, _, _ = strings.Cut(id, "-")
+	return id, ok
 }
 
 // egressPath returns the entry that the sandbox's allowlist in effect is from: its own, its template's or the fleet's.

@@ -239,6 +239,11 @@ func TestWatchThatDetects(t *testing.T) {
 	if got := r.podOf("a").Labels[render.ProjectIDLabel]; got != "other" {
 		t.Errorf("it was repaired: %q", got)
 	}
+	r.removePolicy() // that the fleet's own rules differ hides nothing of its sandboxes
+	w.await("event", "drift", "kind", "NetworkPolicy")
+	r.editPod(pod, "kubectl-edit", `{"metadata":{"labels":{"agentpane.io/project-id":"another","x":"y"}}}`)
+	r.editPod(pod, "kubectl-edit", `{"metadata":{"labels":{"app.kubernetes.io/managed-by":"me"}}}`)
+	w.await("event", "drift", "sandbox", "a", "msg", "app.kubernetes.io/managed-by")
 }
 
 func TestWatchThatIsSuspended(t *testing.T) {
@@ -258,6 +263,31 @@ func TestWatchThatIsSuspended(t *testing.T) {
 	}
 	r.editPod(r.podOf("a"), "kubectl-annotate", `{"metadata":{"annotations":{"`+watch.SuspendAnnotation+`":null}}}`)
 	w.await("event", "changed", "sandbox", "a", "action", "update")
+
+	// The whole fleet, by its file: what was saved meanwhile is applied after.
+	r.file("suspend: true\n", "  a: {template: t}\n  b: {template: t}\n")
+	w.settled()
+	r.file("suspend: true\n", "  a: {template: t, labels: {saved: meanwhile}}\n  b: {template: t}\n")
+	w.await("event", "drift", "sandbox", "a", "msg", "saved")
+	r.file("", "  a: {template: t, labels: {saved: meanwhile}}\n  b: {template: t}\n")
+	w.await("event", "changed", "sandbox", "a", "action", "update")
+	w.settled()
+
+	// And by an annotation of its namespace.
+	namespaces := r.cluster.Client.CoreV1().Namespaces()
+	suspend := func(value string) {
+		patch := []byte(`{"metadata":{"annotations":{"` + watch.SuspendAnnotation + `":` + value + `}}}`)
+		_, err := namespaces.Patch(t.Context(), r.namespace, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: "kubectl-annotate"})
+		r.must(err)
+	}
+	suspend(`"true"`)
+	r.eventually("it is left alone", func(context.Context) bool {
+		r.editPod(r.podOf("b"), "kubectl-edit", `{"metadata":{"labels":{"agentpane.io/project-id":"other"}}}`)
+		<-time.After(time.Second) // a span in which it could be repaired
+		return r.podOf("b").Labels[render.ProjectIDLabel] == "other"
+	})
+	suspend("null")
+	w.await("event", "changed", "sandbox", "b", "action", "update")
 }
 
 // TestWatchAsksNothingWhileNothingChanges counts the requests beside watches.
@@ -373,6 +403,10 @@ func TestWatchLeavesAFightAlone(t *testing.T) {
 			if !strings.Contains(record["msg"].(string), "kubectl-rival") {
 				t.Errorf("the rival is not named: %v", record)
 			}
+			r.removePolicy() // the rest of the fleet does not suffer from it
+			w.await("event", "changed", "kind", "NetworkPolicy", "action", "create")
+			r.file("", "  a: {template: t}\n  b: {template: t}\n")
+			w.await("event", "ready", "sandbox", "b")
 			return
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/agentpane/sandboxctl/reconcile/connection"
+	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
 )
 
@@ -49,7 +50,7 @@ func (f *leaderFlags) lead(ctx context.Context, cluster *connection.Cluster, ide
 		namespace = fleet.Namespace
 	}
 	lock := &resourcelock.LeaseLock{
-		LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: "agentpane-watch-" + fleet.Name},
+		LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: render.WatchLease(fleet)},
 		Client:     client,
 		LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
 	}

@@ -182,6 +182,9 @@ func eventText(event watch.Event) string {
 	case watch.Flapping:
 		return fmt.Sprintf("%s is changed back again and again by %s; it is left alone for %s", about, event.Message, event.Took)
 	case watch.Settled:
+		if event.Left > 0 {
+			return fmt.Sprintf("fleet %s is as the file says (%s), but for what is left alone", event.Fleet, count(event.Count, "object"))
+		}
 		return fmt.Sprintf("fleet %s is as the file says (%s)", event.Fleet, count(event.Count, "object"))
 	}
 	return strings.TrimSpace(about + " " + string(event.Type) + reason)

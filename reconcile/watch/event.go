@@ -44,7 +44,8 @@ const (
 	// Unreachable: the cluster, or a kind of object in it, cannot be watched. It
 	// is tried again; when that succeeds, Settled follows.
 	Unreachable Type = "unreachable"
-	// Settled: the cluster is as the file says, Count objects in all.
+	// Settled: the cluster is as the file says, Count objects in all, but for
+	// what is Left alone.
 	Settled Type = "settled"
 	// Reconciled: a scope was looked at, for Took. It is for metrics.
 	Reconciled Type = "reconciled"
@@ -72,6 +73,9 @@ type Event struct {
 	// Took is how long it took: of Ready since the pod was made.
 	Took  time.Duration
 	Count int
+	// Left is how many sandboxes, or parts of the fleet, differ and are left alone:
+	// in detect mode, suspended, or flapping.
+	Left int
 }
 
 // PoolPods counts the pods of a pool that are there to stay: those that nobody

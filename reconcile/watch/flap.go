@@ -38,9 +38,20 @@ func newFlaps(now func() time.Time) *flaps {
 	return &flaps{now: now, objects: map[plan.Ref]*flap{}}
 }
 
-// correct notes that an object is about to be corrected, and returns how long
-// it is to be left alone instead. flapping tells that this begins just now.
-func (f *flaps) correct(ref plan.Ref) (pause time.Duration, flapping bool) {
+// paused is for how long an object is still left alone.
+func (f *flaps) paused(ref plan.Ref) time.Duration {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if object := f.objects[ref]; object != nil {
+		return max(0, object.until.Sub(f.now()))
+	}
+	return 0
+}
+
+// correct notes that an object, which is not left alone, is about to be
+// corrected. Where that was done too often it returns for how long it is left
+// alone from now on instead.
+func (f *flaps) correct(ref plan.Ref) (pause time.Duration) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	object := f.objects[ref]
@@ -49,20 +60,17 @@ func (f *flaps) correct(ref plan.Ref) (pause time.Duration, flapping bool) {
 		f.objects[ref] = object
 	}
 	now := f.now()
-	if now.Before(object.until) {
-		return object.until.Sub(now), false
-	}
 	object.corrected = slices.DeleteFunc(object.corrected, func(at time.Time) bool { return now.Sub(at) > flapWindow })
 	if len(object.corrected) == 0 && now.Sub(object.until) > lastPause {
 		object.pause = 0 // it was quiet for long
 	}
 	if len(object.corrected) < flapCount {
 		object.corrected = append(object.corrected, now)
-		return 0, false
+		return 0
 	}
 	object.pause = min(max(2*object.pause, firstPause), lastPause)
 	object.corrected, object.until = nil, now.Add(object.pause)
-	return object.pause, true
+	return object.pause
 }
 
 // forget begins anew, as when the file says something else.

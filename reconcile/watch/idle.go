@@ -16,7 +16,7 @@ func (w *Watcher) noteActivity(ctx context.Context, scope string, want *wanted, 
 			w.tell(Event{Type: Failed, Scope: scope, Ref: active.Ref, UID: active.UID, Err: active.Problem})
 		}
 	}
-	if w.options.Detect || want.fleet.Suspend || w.isSuspended(seen) {
+	if w.handsOff(want, seen) {
 		return nil
 	}
 	return w.reconciler.NoteActivity(ctx, p)

@@ -168,27 +168,21 @@ func (m *mirror) gone(object *unstructured.Unstructured) {
 // scope is what the cluster shows of one scope.
 func (m *mirror) scope(scope string) reconcile.Observation {
 	seen := reconcile.Observation{Live: map[plan.Ref]*unstructured.Unstructured{}}
-	for kind, informer := range m.informers {
+	for _, informer := range m.informers {
 		objects, err := informer.GetIndexer().ByIndex(scopeIndex, scope)
 		if err != nil {
 			panic(err) // there is no such index
 		}
 		for _, object := range objects {
 			object := object.(*unstructured.Unstructured)
-			if kind == "Namespace" {
-				seen.Namespace = object
-			}
 			seen.Live[plan.RefOf(object)] = object
 		}
 	}
 	m.overlay(seen.Live, func(object *unstructured.Unstructured) bool { return scopeOf(object) == scope })
-	for ref, object := range seen.Live {
-		if ref.Kind == "Namespace" {
-			seen.Namespace = object
-			if object.GetLabels()[render.PartOfLabel] != render.ApplySetID(m.fleet) {
-				delete(seen.Live, ref)
-			}
-		}
+	namespace := plan.Ref{GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Namespace"), Name: m.fleet.Namespace}
+	seen.Namespace, seen.Gateway = m.object(namespace), m.object(reconcile.GatewayRef(m.fleet))
+	if seen.Namespace != nil && seen.Namespace.GetLabels()[render.PartOfLabel] != render.ApplySetID(m.fleet) {
+		delete(seen.Live, namespace) // it is watched all the same
 	}
 	if scope == poolsScope && m.cordoned != nil {
 		seen.Pooled, seen.Cordoned = m.pooled(), map[string]bool{}
@@ -196,13 +190,17 @@ func (m *mirror) scope(scope string) reconcile.Observation {
 			seen.Cordoned[name] = true
 		}
 	}
-	if scope != fleetScope {
-		whole := m.scope(fleetScope)
-		seen.Gateway, seen.Namespace = whole.Gateway, whole.Namespace
-		return seen
-	}
-	seen.Gateway = seen.Live[reconcile.GatewayRef(m.fleet)]
 	return seen
+}
+
+// object is what the cluster shows of one object; nil where it has none.
+func (m *mirror) object(ref plan.Ref) *unstructured.Unstructured {
+	live := map[plan.Ref]*unstructured.Unstructured{}
+	if cached := m.cached(ref); cached != nil {
+		live[ref] = cached
+	}
+	m.overlay(live, func(object *unstructured.Unstructured) bool { return plan.RefOf(object) == ref })
+	return live[ref]
 }
 
 // pooled are the pods of all pools, claimed or not, and what is kept of them

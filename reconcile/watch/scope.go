@@ -70,6 +70,7 @@ func (w *wanted) count() int {
 // differs names the scopes in which two files differ.
 func (w *wanted) differs(other *wanted) map[string]bool {
 	changed := map[string]bool{poolsScope: true} // what it depends on is no object
+	resumed := w.fleet.Suspend != other.fleet.Suspend
 	for name := range other.scopes {
 		if _, ok := w.scopes[name]; !ok {
 			changed[name] = true
@@ -81,7 +82,7 @@ func (w *wanted) differs(other *wanted) map[string]bool {
 		})
 		before, _ := other.fleet.Sandbox(name)
 		after, _ := w.fleet.Sandbox(name)
-		if !same || before.Idle != after.Idle || !reflect.DeepEqual(before.Sessions, after.Sessions) {
+		if resumed || !same || before.Idle != after.Idle || !reflect.DeepEqual(before.Sessions, after.Sessions) {
 			changed[name] = true
 		}
 	}

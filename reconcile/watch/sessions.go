@@ -3,24 +3,17 @@ package watch
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/agentpane/sandboxctl/reconcile"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
 )
 
 // sessions brings the tmux sessions of a scope, whose objects are as the file
-// says, to what it says of them. A container that does not run yet is told of
-// when it does; where the pod says that all is as it should be, nobody was
+// says, to what it says of them. Where the pod says that all is as it should be, nobody was
 // asked and nothing is done.
 func (w *Watcher) sessions(ctx context.Context, scope string, seen reconcile.Observation, want *wanted, p plan.Plan) outcome {
-	p.Sessions = slices.DeleteFunc(p.Sessions, func(s plan.Sessions) bool { return s.Pod == "" && s.Problem == nil })
 	if len(p.Sessions) == 0 {
 		return w.asWanted(scope, seen, want, p)
-	}
-	if w.options.Detect || want.fleet.Suspend || w.isSuspended(seen) {
-		w.tellSessions(scope, p)
-		return outcomeNothing
 	}
 	if _, err := w.reconciler.ApplySessions(ctx, want.fleet, p, func(event reconcile.SessionEvent) {
 		if event.Err == nil {

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,6 +76,8 @@ type Watcher struct {
 	// going are the scopes of which something is on its way out, open those that
 	// are still to be looked at, or were not as the file says when they were.
 	going, open map[string]bool
+	// left are the scopes that differ and are left alone.
+	left map[string]bool
 	// full are the scopes about which the server is to be asked in any case.
 	full map[string]bool
 	busy int
@@ -93,7 +96,7 @@ func New(reconciler *reconcile.Reconciler, client dynamic.Interface, fleet *sche
 		options: options, now: now, begun: now(),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, lastRetry)),
 		flaps: newFlaps(now), said: newSaid(), pods: newPodStates(),
-		want: newWanted(fleet, objects), fresh: map[string]bool{}, awaiting: map[string]bool{}, going: map[string]bool{}, open: map[string]bool{}, full: map[string]bool{}, unseen: map[string]bool{},
+		want: newWanted(fleet, objects), fresh: map[string]bool{}, awaiting: map[string]bool{}, going: map[string]bool{}, open: map[string]bool{}, left: map[string]bool{}, full: map[string]bool{}, unseen: map[string]bool{},
 		unsettled: true, // until the first look
 	}
 	w.tell = func(event Event) {
@@ -169,13 +172,14 @@ func (w *Watcher) look(scope string) {
 
 // addAll has every scope looked at that the file or the cluster knows.
 func (w *Watcher) addAll() {
-	w.look(fleetScope)
-	for _, name := range w.current().names() {
+	for _, name := range w.scopes() {
 		w.look(name)
 	}
-	for _, name := range w.mirror.scopes() {
-		w.look(name)
-	}
+}
+
+// scopes are all that the file or the cluster knows, the fleet's first.
+func (w *Watcher) scopes() []string {
+	return slices.Concat([]string{fleetScope}, w.current().names(), w.mirror.scopes())
 }
 
 func (w *Watcher) resync(ctx context.Context) {
@@ -223,6 +227,9 @@ func (w *Watcher) changed(before, after *unstructured.Unstructured) {
 		w.stands = false
 		w.mutex.Unlock()
 	}
+	if object.GetKind() == "Namespace" && isMarked(before) != isMarked(after) {
+		w.addAll() // all of it is suspended, or no longer
+	}
 	if w.mirror.isPooled(object) {
 		w.look(poolsScope)
 	}
@@ -266,6 +273,9 @@ func (w *Watcher) reached(kind string, err error) {
 		w.tell(Event{Type: Unreachable, Err: failure.From(err, failure.Object{Kind: kind, Namespace: w.current().fleet.Namespace})})
 	case before > 0 && after == 0:
 		w.addAll() // what failed meanwhile need not wait any longer
+		for _, name := range w.scopes() {
+			w.queue.AddAfter(name, writeMemory+time.Second) // see apply
+		}
 	}
 }
 
@@ -288,6 +298,7 @@ func (w *Watcher) next(ctx context.Context) bool {
 	w.mutex.Lock()
 	w.busy++
 	delete(w.open, scope) // what happens from now on opens it again
+	delete(w.left, scope)
 	w.mutex.Unlock()
 	started := w.now()
 	outcome := w.work(ctx, scope)
@@ -316,14 +327,17 @@ func (w *Watcher) rest(scope string, outcome outcome) {
 	if outcome.acted || outcome.err != nil {
 		w.open[scope], w.unsettled = true, true
 	}
+	if outcome.left {
+		w.left[scope] = true
+	}
 	settled := w.unsettled && w.busy == 0 && len(w.awaiting)+len(w.going)+len(w.open)+len(w.unseen) == 0
 	if settled {
 		w.unsettled = false
 	}
-	count := w.want.count()
+	count, left := w.want.count(), len(w.left)
 	w.mutex.Unlock()
 	if settled {
-		w.tell(Event{Type: Settled, Count: count})
+		w.tell(Event{Type: Settled, Count: count, Left: left})
 	}
 }
 

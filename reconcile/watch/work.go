@@ -20,23 +20,24 @@ import (
 // outcome is what working on a scope came to.
 type outcome struct {
 	acted bool
+	// left: it differs, and is left alone.
+	left bool
 	// after: the scope is to be looked at again then, though nothing changes.
 	after time.Duration
 	err   error
 }
-
-var outcomeNothing = outcome{}
 
 // lockRetry is how long a scope waits where somebody else has the fleet's lock.
 const lockRetry = 2 * time.Second
 
 // work brings one scope to what the file says.
 func (w *Watcher) work(ctx context.Context, scope string) outcome {
-	if !w.mayWork(scope) {
-		return outcomeNothing // the fleet's scope will have it looked at again
-	}
 	want := w.current()
 	seen := w.mirror.scope(scope)
+	handsOff := w.handsOff(want, seen)
+	if !handsOff && !w.mayWork(scope) {
+		return outcome{} // the fleet's scope will have it looked at again
+	}
 	w.noteGoing(scope, seen)
 	if scope == poolsScope {
 		w.tellPools(want, seen)
@@ -54,17 +55,34 @@ func (w *Watcher) work(ctx context.Context, scope string) outcome {
 			return outcome{err: err}
 		}
 	}
-	if len(p.Changes)+len(p.Pools) == 0 {
-		return w.sessions(ctx, scope, seen, want, p)
-	}
-	if w.options.Detect || want.fleet.Suspend || w.isSuspended(seen) {
+	if handsOff {
 		w.tellDrift(scope, p)
-		return outcomeNothing
+		w.tellSessions(scope, p)
+		if len(p.Changes)+len(p.Pools) > 0 || slices.ContainsFunc(p.Sessions, func(s plan.Sessions) bool { return !s.Idle() }) {
+			return outcome{left: true}
+		}
+		return w.asWanted(scope, seen, want, p)
 	}
-	if pause := w.drift(scope, seen, p); pause > 0 {
-		return outcome{acted: true, after: pause}
+	paused, pause := w.drift(scope, seen, &p)
+	if len(p.Changes)+len(p.Pools) > 0 {
+		return w.apply(ctx, scope, want, p)
 	}
-	return w.apply(ctx, scope, want, p)
+	if slices.ContainsFunc(paused, func(ref plan.Ref) bool { return ref.Kind == "NetworkPolicy" }) {
+		return outcome{acted: true, after: pause} // no pod may start while that is not as it should be
+	}
+	done := w.sessions(ctx, scope, seen, want, p)
+	if pause > 0 {
+		done.left, done.after = true, sooner(done.after, pause)
+	}
+	return done
+}
+
+// sooner is the sooner of two times, of which 0 is never.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return a + b
+	}
+	return min(a, b)
 }
 
 // mayWork tells whether a scope can be worked on: a sandbox only while the
@@ -110,13 +128,14 @@ func staying(objects []render.Object, seen reconcile.Observation) []render.Objec
 
 // sift makes of a scope's plan what can be done now without waiting: of a
 // replacement its first half, as the second follows when the old object has
-// gone; and no allowlist goes while a pod is still under it.
+// gone; no allowlist goes while a pod is still under it; and the sessions of a
+// container that does not run yet follow when it does.
 func (w *Watcher) sift(scope string, p *plan.Plan) {
 	p.Changes = slices.DeleteFunc(p.Changes, func(change plan.Change) bool {
-		id, isAllowlist := strings.CutPrefix(change.Ref.Name, "sandbox-egress-")
-		id, _, _ = strings.Cut(id, "-")
+		id, isAllowlist := render.AllowlistID(change.Ref.Name)
 		return scope == fleetScope && change.Action == plan.Delete && isAllowlist && w.mirror.allowlistInUse(id)
 	})
+	p.Sessions = slices.DeleteFunc(p.Sessions, func(s plan.Sessions) bool { return s.Pod == "" && s.Problem == nil })
 	for i := range p.Changes {
 		if change := &p.Changes[i]; change.Action == plan.Replace && !change.Blocked() {
 			change.Action, change.Desired, change.Adopt = plan.Delete, nil, nil
@@ -153,14 +172,9 @@ func (w *Watcher) asWanted(scope string, seen reconcile.Observation, want *wante
 // claim runs out, when a sandbox could be idle, and as often as the file says
 // for a pool.
 func (w *Watcher) due(scope string, seen reconcile.Observation, want *wanted, p plan.Plan) (after time.Duration) {
-	sooner := func(in time.Duration) {
-		if in = max(in, time.Millisecond); after == 0 || in < after {
-			after = in
-		}
-	}
 	if scope == poolsScope {
 		for _, p := range want.fleet.Pools {
-			sooner(p.Replenish.Duration)
+			after = sooner(after, p.Replenish.Duration)
 		}
 		return after
 	}
@@ -168,55 +182,82 @@ func (w *Watcher) due(scope string, seen reconcile.Observation, want *wanted, p 
 		return after
 	}
 	if next := (plan.IdleInput{Fleet: want.of(scope), Live: seen.Live, Now: w.now()}).Next(p.Active); !next.IsZero() {
-		sooner(next.Sub(w.now()) + time.Millisecond)
+		after = max(next.Sub(w.now()), 0) + time.Millisecond
 	}
 	for _, live := range seen.Live {
 		if pod, ok := pool.Read(live); ok && pod.Claim != nil && !pod.Claim.Until.IsZero() {
-			sooner(pod.Claim.Until.Sub(w.now()) + time.Second) // it counts as over only then
+			after = sooner(after, max(pod.Claim.Until.Sub(w.now()), 0)+time.Second) // it counts as over only then
 		}
 	}
 	return after
 }
 
+// handsOff tells whether what differs is only to be told.
+func (w *Watcher) handsOff(want *wanted, seen reconcile.Observation) bool {
+	return w.options.Detect || want.fleet.Suspend || isSuspended(seen)
+}
+
 // isSuspended tells whether one of the scope's objects, or the fleet's
 // namespace, asks by an annotation to be left alone.
-func (w *Watcher) isSuspended(seen reconcile.Observation) bool {
+func isSuspended(seen reconcile.Observation) bool {
 	for _, live := range seen.Live {
-		if live.GetAnnotations()[SuspendAnnotation] == "true" {
+		if isMarked(live) {
 			return true
 		}
 	}
-	return seen.Namespace != nil && seen.Namespace.GetAnnotations()[SuspendAnnotation] == "true"
+	return isMarked(seen.Namespace)
+}
+
+// isMarked tells whether an object, which may be nil, has the annotation.
+func isMarked(object *unstructured.Unstructured) bool {
+	return object != nil && object.GetAnnotations()[SuspendAnnotation] == "true"
 }
 
 // SuspendAnnotation on a sandbox's pod, or on the namespace, has the watcher
 // report what it would do and do none of it, while its value is "true".
 const SuspendAnnotation = "agentpane.io/suspend"
 
-// drift tells of what somebody else has changed, and how long to leave it
-// alone: an object that is changed back again and again has another master.
-func (w *Watcher) drift(scope string, seen reconcile.Observation, p plan.Plan) (pause time.Duration) {
+// drift tells of what somebody else has changed. An object that is changed back
+// again and again has another master: it is left alone, and out of the plan, for
+// a while. Which those are, and for how long the first of them is, it returns.
+func (w *Watcher) drift(scope string, seen reconcile.Observation, p *plan.Plan) (paused []plan.Ref, pause time.Duration) {
 	w.mutex.Lock()
 	fresh := w.fresh[scope]
 	w.mutex.Unlock()
 	if fresh {
+		return nil, 0
+	}
+	p.Changes = slices.DeleteFunc(p.Changes, func(change plan.Change) bool {
+		wait := w.drifted(scope, seen, change)
+		if wait > 0 {
+			paused = append(paused, change.Ref)
+			if pause == 0 || wait < pause {
+				pause = wait
+			}
+		}
+		return wait > 0
+	})
+	return paused, pause
+}
+
+// drifted tells of a change that is to be made again, and returns for how long it
+// is not.
+func (w *Watcher) drifted(scope string, seen reconcile.Observation, change plan.Change) time.Duration {
+	if change.Idling() || w.ranOut(seen.Live[change.Ref]) || change.Ref.Kind == "ConfigMap" && scope != fleetScope {
+		return 0 // that is what the file or a claim wants, or a note of our own about it
+	}
+	if wait := w.flaps.paused(change.Ref); wait > 0 {
+		return wait
+	}
+	w.tell(Event{Type: Drift, Scope: scope, Ref: change.Ref, UID: change.UID, Action: change.Action, Message: fieldsText(change)})
+	if change.Action != plan.Update {
 		return 0
 	}
-	for _, change := range p.Changes {
-		if change.Idling() || w.ranOut(seen.Live[change.Ref]) || change.Ref.Kind == "ConfigMap" && scope != fleetScope {
-			continue // that is what the file or a claim wants, or a note of our own about it
-		}
-		w.tell(Event{Type: Drift, Scope: scope, Ref: change.Ref, UID: change.UID, Action: change.Action, Message: fieldsText(change)})
-		if change.Action != plan.Update {
-			continue
-		}
-		wait, flapping := w.flaps.correct(change.Ref)
-		if flapping {
-			w.tell(Event{Type: Flapping, Scope: scope, Ref: change.Ref, UID: change.UID, Took: wait, Message: othersText(seen.Live[change.Ref])})
-		}
-		pause = max(pause, wait)
+	wait := w.flaps.correct(change.Ref)
+	if wait > 0 {
+		w.tell(Event{Type: Flapping, Scope: scope, Ref: change.Ref, UID: change.UID, Took: wait, Message: othersText(seen.Live[change.Ref])})
 	}
-	return pause
+	return wait
 }
 
 // ranOut tells whether an object is a pod whose claim has run out.
@@ -259,17 +300,16 @@ func (w *Watcher) apply(ctx context.Context, scope string, want *wanted, p plan.
 	if err != nil {
 		return outcome{err: err}
 	}
-	if scope == fleetScope || want != w.current() {
-		w.look(scope)
-	}
 	w.mutex.Lock()
-	delete(w.fresh, scope)
+	if w.want == want { // else the file says something else by now
+		delete(w.fresh, scope)
+	}
 	w.mutex.Unlock()
 	w.look(scope) // from the mirror, at no cost: it must be as wanted now
 	if scope != fleetScope {
 		w.look(fleetScope) // an allowlist may be unused now
 	}
-	return outcome{acted: true}
+	return outcome{acted: true, after: writeMemory + time.Second} // if what was written has gone meanwhile, unseen
 }
 
 // step passes on what an apply does.
