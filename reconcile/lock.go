@@ -25,7 +25,9 @@ import (
 const (
 	lockTerm    = 30 * time.Second
 	lockRenewal = lockTerm / 3
-	// releaseRetry is the first pause before giving back is tried again.
+	// renewalRetry is the pause before the renewal is tried again, releaseRetry
+	// the first one before giving back is.
+	renewalRetry = time.Second
 	releaseRetry = 100 * time.Millisecond
 )
 
@@ -84,7 +86,7 @@ func (r *Reconciler) Lock(ctx context.Context, fleet *schema.Fleet) (locked cont
 		annotations := current.GetAnnotations()
 		annotations[render.GroupKindsKey] = parent.GetAnnotations()[render.GroupKindsKey] // an older version knew fewer
 		current.SetAnnotations(annotations)
-		current, err = r.annotate(ref, current)
+		current, err = r.annotate(context.WithoutCancel(ctx), ref, current) // begun, it is finished
 	}
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
 		return nil, nil, lockedBy(fleet, lock{Holder: "somebody who was a moment faster", Until: r.now().Add(lockTerm)})
@@ -129,8 +131,7 @@ func (r *Reconciler) keepLock(ctx context.Context, ref plan.Ref, parent *unstruc
 			case <-stop:
 				return
 			case <-renewal.C:
-				r.setLock(parent)
-				renewed, err := r.annotate(ref, parent)
+				renewed, err := r.renew(ref, parent, stop)
 				if err != nil {
 					lost(fmt.Errorf("the fleet's lock was lost: %w", failure.From(err, about(ref))))
 					return
@@ -153,6 +154,39 @@ func (r *Reconciler) keepLock(ctx context.Context, ref plan.Ref, parent *unstruc
 	return locked, release, nil
 }
 
+// renew has the lock that stands in parent last for another term. One failure is
+// not its loss: it is tried again for as long as the lock lasts, unless somebody
+// else has it by then, or stop is closed.
+func (r *Reconciler) renew(ref plan.Ref, parent *unstructured.Unstructured, stop <-chan struct{}) (*unstructured.Unstructured, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lockTerm-lockRenewal)
+	defer cancel()
+	ours := map[string]bool{}
+	for {
+		ours[parent.GetAnnotations()[render.LockAnnotation]] = true
+		r.setLock(parent)
+		ours[parent.GetAnnotations()[render.LockAnnotation]] = true
+		renewed, err := r.annotate(ctx, ref, parent)
+		if err == nil {
+			return renewed, nil
+		}
+		select {
+		case <-stop:
+			return parent, nil
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(renewalRetry):
+		}
+		current, getErr := r.get(ctx, ref)
+		if getErr != nil {
+			continue
+		}
+		if current == nil || !ours[current.GetAnnotations()[render.LockAnnotation]] {
+			return nil, err
+		}
+		parent = current
+	}
+}
+
 // giveBack removes the lock from parent. It tries again for a while: a lock that
 // stays keeps everybody out until it ends.
 func (r *Reconciler) giveBack(ref plan.Ref, parent *unstructured.Unstructured) error {
@@ -162,7 +196,7 @@ func (r *Reconciler) giveBack(ref plan.Ref, parent *unstructured.Unstructured) e
 		annotations := parent.GetAnnotations()
 		delete(annotations, render.LockAnnotation)
 		parent.SetAnnotations(annotations)
-		_, err := r.annotate(ref, parent)
+		_, err := r.annotate(ctx, ref, parent)
 		if err == nil || apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -182,11 +216,10 @@ func (r *Reconciler) giveBack(ref plan.Ref, parent *unstructured.Unstructured) e
 	}
 }
 
-// annotate writes the lock and the kinds as they stand in parent, provided that nobody wrote
-// the parent since it was read. It is bounded by itself: a lock is to be
-// released also after an interrupt.
-func (r *Reconciler) annotate(ref plan.Ref, parent *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lockRenewal)
+// annotate writes the lock and the kinds as they stand in parent, provided that
+// nobody wrote the parent since it was read.
+func (r *Reconciler) annotate(ctx context.Context, ref plan.Ref, parent *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	ctx, cancel := context.WithTimeout(ctx, lockRenewal)
 	defer cancel()
 	var value any // null removes it
 	if held, ok := parent.GetAnnotations()[render.LockAnnotation]; ok {

@@ -6,13 +6,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/agentpane/sandboxctl/reconcile"
 	"github.com/agentpane/sandboxctl/reconcile/clustertest"
@@ -334,6 +338,56 @@ func TestOneApplyAtATime(t *testing.T) {
 		t.Errorf("the second apply: got %v, want an error that names who is at it", refused)
 	}
 	b.apply("  a: {template: t}\n", reconcile.Options{})
+}
+
+// TestLockOutlivesAFailure: that it could not be renewed once is not its loss.
+func TestLockOutlivesAFailure(t *testing.T) {
+	b := newBench(t)
+	fleet, _ := b.fleet("  a: {template: t}\n")
+	var renewals atomic.Int64
+	renewed := make(chan struct{})
+	b.cluster.Config = b.through(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+			if request.Method == http.MethodPatch && strings.HasSuffix(request.URL.Path, "/"+render.ParentName(fleet)) {
+				switch renewals.Add(1) {
+				case 1:
+					http.Error(response, "not now", http.StatusServiceUnavailable)
+					return
+				case 2:
+					defer close(renewed)
+				}
+			}
+			next.ServeHTTP(response, request)
+		})
+	})
+	locked, release, err := newReconciler(t, b.cluster, "the test").Lock(t.Context(), fleet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-renewed:
+	case <-locked.Done():
+		t.Errorf("the lock is lost: %v", context.Cause(locked))
+	}
+	if err := release(); err != nil {
+		t.Error(err)
+	}
+	if _, release, err = b.reconciler.Lock(t.Context(), fleet); err != nil {
+		t.Fatalf("after the release: %v", err)
+	}
+	if err := release(); err != nil {
+		t.Error(err)
+	}
+}
+
+// through is the configuration for the cluster by way of a proxy.
+func (b bench) through(before func(http.Handler) http.Handler) *rest.Config {
+	b.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", clustertest.Proxy(b.T, b.cluster.Config, before))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return config
 }
 
 func TestStalePlanIsRefused(t *testing.T) {
