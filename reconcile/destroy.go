@@ -3,10 +3,6 @@ package reconcile
 import (
 	"context"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
@@ -34,31 +30,10 @@ func (r *Reconciler) PlanDestroy(ctx context.Context, fleet *schema.Fleet, keepW
 	}
 	for i := range p.Kept {
 		if p.Kept[i].Ref.Kind == "Namespace" && foreign != "" {
-			p.Kept[i].Reason = foreign + " is in it, which is not this fleet's"
+			p.Kept[i].Reason = foreign
 		}
 	}
 	return p, nil
-}
-
-// foreign names something in the fleet's namespace that is not the fleet's;
-// empty when there is nothing.
-func (r *Reconciler) foreign(ctx context.Context, fleet *schema.Fleet) (string, error) {
-	for kind, resource := range map[string]string{
-		"Pod": "pods", "PersistentVolumeClaim": "persistentvolumeclaims", "ConfigMap": "configmaps", "Secret": "secrets", "Service": "services",
-	} {
-		list, err := r.client.Resource(corev1.SchemeGroupVersion.WithResource(resource)).Namespace(fleet.Namespace).List(ctx,
-			metav1.ListOptions{LabelSelector: render.PartOfLabel + "!=" + render.ApplySetID(fleet)})
-		if err != nil {
-			return "", failure.From(err, failure.Object{Kind: resource, Namespace: fleet.Namespace})
-		}
-		for _, object := range list.Items {
-			own := kind == "ConfigMap" && (object.GetName() == render.ParentName(fleet) || object.GetName() == "kube-root-ca.crt")
-			if !own {
-				return plan.Ref{GroupVersionKind: corev1.SchemeGroupVersion.WithKind(kind), Name: object.GetName()}.String(), nil
-			}
-		}
-	}
-	return "", nil
 }
 
 // Destroy does what the plan of PlanDestroy says, and removes the fleet's
