@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -126,14 +127,22 @@ func (r *Reconciler) applyWaves(ctx context.Context, fleet *schema.Fleet, p plan
 			return err
 		}
 	}
-	for _, level := range p.Pools {
+	return cmp.Or(r.applyLevels(ctx, fleet, claims, p.Pools, result, tell), context.Cause(ctx))
+}
+
+// applyLevels brings pools to their levels, and notes in result what was done.
+// The failure of one keeps no other from its own.
+func (r *Reconciler) applyLevels(ctx context.Context, fleet *schema.Fleet, claims *claim.Client, levels []plan.PoolLevel, result *Result, tell func(Event)) error {
+	var errs []error
+	for _, level := range levels {
 		done, err := r.applyLevel(ctx, fleet, claims, level, tell)
 		result.Pooled = append(result.Pooled, done...)
-		if err != nil {
-			return err
+		errs = append(errs, err)
+		if ctx.Err() != nil || failure.CodeOf(err) == failure.ClusterUnreachable {
+			break
 		}
 	}
-	return context.Cause(ctx)
+	return errors.Join(errs...)
 }
 
 // left are the changes that are not among those that were done.

@@ -25,13 +25,21 @@ func (r *Reconciler) delete(ctx context.Context, change plan.Change) error {
 			Preconditions: &metav1.Preconditions{UID: &change.UID, ResourceVersion: &change.ResourceVersion},
 		})
 		if apierrors.IsNotFound(err) {
-			return nil
+			err = nil
 		}
-		if err == nil && r.writes != nil {
-			r.writes.Deleting(change.Ref, change.UID)
+		if err == nil {
+			r.deleting(change)
 		}
 		return err
 	})
+}
+
+// deleting tells that an object was told to go, or has gone: a cache may still
+// show it.
+func (r *Reconciler) deleting(change plan.Change) {
+	if r.writes != nil {
+		r.writes.Deleting(change.Ref, change.UID)
+	}
 }
 
 // deleteAndWait deletes an object and waits by watch until it is gone, so that

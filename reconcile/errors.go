@@ -32,6 +32,7 @@ func (r *Reconciler) onSeen(ctx context.Context, change plan.Change, request fun
 			return getErr
 		}
 		if current == nil && (change.Action == plan.Delete || change.Action == plan.Replace) {
+			r.deleting(change)
 			return nil // it was on its way out
 		}
 		if drifted(current, change) || current.GetResourceVersion() == change.ResourceVersion {

@@ -123,11 +123,10 @@ func (r *Reconciler) ApplySessions(ctx context.Context, fleet *schema.Fleet, p p
 	if err != nil {
 		return result, err
 	}
-	all, err := client.Pods(ctx)
+	pods, err := podsOf(ctx, client, fleet, p.Sessions)
 	if err != nil {
 		return result, err
 	}
-	pods := sandbox.Of(fleet, all)
 	var mutex sync.Mutex // protects result and fails
 	var fails []error
 	group := new(errgroup.Group)
@@ -165,6 +164,24 @@ func (r *Reconciler) ApplySessions(ctx context.Context, fleet *schema.Fleet, p p
 		fails = append(fails, context.Cause(ctx))
 	}
 	return result, errors.Join(fails...)
+}
+
+// podsOf are the pods of the sandboxes whose sessions these are: of one alone, as
+// watch has it, no others are asked for.
+func podsOf(ctx context.Context, client *sandbox.Client, fleet *schema.Fleet, sessions []plan.Sessions) (map[string][]corev1.Pod, error) {
+	if len(sessions) > 1 {
+		all, err := client.Pods(ctx)
+		return sandbox.Of(fleet, all), err
+	}
+	name := sessions[0].Sandbox
+	pod, err := client.Find(ctx, name)
+	if failure.CodeOf(err) == failure.PodNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]corev1.Pod{name: {*pod}}, nil
 }
 
 // applySessions brings the sessions of one sandbox to what is wanted.
