@@ -36,33 +36,43 @@ func (r *Reconciler) foreign(ctx context.Context, fleet *schema.Fleet) (string, 
 			return "whether anything of " + version.String() + " is in it cannot be told at present", nil
 		}
 	}
-	var found []string // by list, so that the answer is always the same
+	kinds, err := listable(lists)
+	if err != nil {
+		return "", err
+	}
+	found := make([]string, len(kinds))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(concurrency)
-	for _, list := range lists {
-		version, err := k8sschema.ParseGroupVersion(list.GroupVersion)
-		if err != nil {
-			return "", fmt.Errorf("reading which kinds of objects there are: %w", err)
-		}
-		for _, kind := range list.APIResources {
-			if !slices.Contains(kind.Verbs, "list") || isRecord(version.Group, kind.Name) {
-				continue
-			}
-			at := len(found)
-			found = append(found, "")
-			group.Go(func() (err error) {
-				name, err := r.foreignOf(ctx, fleet, version.WithResource(kind.Name), version.WithKind(kind.Kind))
-				found[at] = name
-				return err
-			})
-		}
+	for i, kind := range kinds {
+		group.Go(func() (err error) {
+			found[i], err = r.foreignOf(ctx, fleet, kind)
+			return err
+		})
 	}
 	err = group.Wait()
-	first := slices.IndexFunc(found, func(name string) bool { return name != "" })
+	first := slices.IndexFunc(found, func(what string) bool { return what != "" })
 	if err != nil || first < 0 {
 		return "", err
 	}
 	return found[first], nil
+}
+
+// listable are the kinds that can be listed, but for those that only tell of
+// other objects.
+func listable(lists []*metav1.APIResourceList) ([]render.Kind, error) {
+	var kinds []render.Kind
+	for _, list := range lists {
+		version, err := k8sschema.ParseGroupVersion(list.GroupVersion)
+		if err != nil {
+			return nil, fmt.Errorf("reading which kinds of objects there are: %w", err)
+		}
+		for _, kind := range list.APIResources {
+			if slices.Contains(kind.Verbs, "list") && !isRecord(version.Group, kind.Name) {
+				kinds = append(kinds, render.Kind{Kind: version.WithKind(kind.Kind), Resource: version.WithResource(kind.Name), Namespaced: true})
+			}
+		}
+	}
+	return kinds, nil
 }
 
 // isRecord tells whether a kind only tells of other objects.
@@ -71,19 +81,19 @@ func isRecord(group, resource string) bool {
 }
 
 // foreignOf is foreign for one kind.
-func (r *Reconciler) foreignOf(ctx context.Context, fleet *schema.Fleet, resource k8sschema.GroupVersionResource, kind k8sschema.GroupVersionKind) (string, error) {
-	objects, err := r.client.Resource(resource).Namespace(fleet.Namespace).List(ctx, metav1.ListOptions{LabelSelector: render.PartOfLabel + "!=" + render.ApplySetID(fleet)})
+func (r *Reconciler) foreignOf(ctx context.Context, fleet *schema.Fleet, kind render.Kind) (string, error) {
+	objects, err := r.client.Resource(kind.Resource).Namespace(fleet.Namespace).List(ctx, metav1.ListOptions{LabelSelector: render.PartOfLabel + "!=" + render.ApplySetID(fleet)})
 	switch {
 	case apierrors.IsForbidden(err):
-		return "whether any " + resource.Resource + " are in it may not be seen", nil
+		return "whether any " + kind.Resource.Resource + " are in it may not be seen", nil
 	case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err):
 		return "", nil // it is served no more, or cannot be listed after all
 	case err != nil:
-		return "", failure.From(err, failure.Object{Kind: resource.Resource, Namespace: fleet.Namespace})
+		return "", failure.From(err, failure.Object{Kind: kind.Resource.Resource, Namespace: fleet.Namespace})
 	}
 	for _, object := range objects.Items {
 		if len(object.GetOwnerReferences()) == 0 && !comesWithNamespace(&object) && !belongsTo(fleet, &object) {
-			return plan.Ref{GroupVersionKind: kind, Name: object.GetName()}.String() + " is in it, which is not this fleet's", nil
+			return plan.Ref{GroupVersionKind: kind.Kind, Name: object.GetName()}.String() + " is in it, which is not this fleet's", nil
 		}
 	}
 	return "", nil

@@ -49,17 +49,43 @@ func (f *leaderFlags) lead(ctx context.Context, cluster *connection.Cluster, ide
 	if namespace == "" {
 		namespace = fleet.Namespace
 	}
-	lock := &resourcelock.LeaseLock{
+	lock := &lease{Interface: &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: render.WatchLease(fleet)},
 		Client:     client,
 		LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
-	}
+	}}
 	for ctx.Err() == nil {
 		if err := f.term(ctx, lock, fleet, log, run); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// lease is a Lease that is given back by its holder only. client-go's elector,
+// when it has lost the Lease because the server could not be reached, gives it
+// back as soon as that can be reached, also where another process holds it by
+// then.
+type lease struct {
+	resourcelock.Interface
+	holder string // as it was last read
+}
+
+// Get notes who holds the Lease.
+func (l *lease) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	record, raw, err := l.Interface.Get(ctx)
+	if err == nil {
+		l.holder = record.HolderIdentity
+	}
+	return record, raw, err
+}
+
+// Update refuses to give back what is another's.
+func (l *lease) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	if record.HolderIdentity == "" && l.holder != l.Identity() {
+		return fmt.Errorf("the Lease is %s's by now", l.holder)
+	}
+	return l.Interface.Update(ctx, record)
 }
 
 // term runs what is to be done once this process is the leader, until it is no
