@@ -157,6 +157,26 @@ func TestFollower(t *testing.T) {
 	}
 }
 
+// FuzzFollower: whatever a sandbox sends, it is followed or given up.
+func FuzzFollower(f *testing.F) {
+	f.Add("%begin 1 1 0\n%end 1 1 0\n%session-changed $0 agent\n%begin 2 2 1\n%3\n%end 2 2 1\n%output %3 a\\015\n")
+	f.Add("%begin x\n%error x\n%session-changed y\n")
+	f.Add(strings.Repeat("%begin x\n"+strings.Repeat("said ", saidLimit)+"\n%error x\n", 3))
+	f.Fuzz(func(t *testing.T, stream string) {
+		follower := NewFollower(Target{Session: "agent"}, 10, io.Discard)
+		if _, err := follower.Write([]byte(stream)); err != nil && len(stream) <= lineLimit {
+			t.Error(err)
+		}
+		if len(follower.Said()) > saidLimit {
+			t.Errorf("it says %d bytes", len(follower.Said()))
+		}
+		follower.Close()
+		if _, err := io.ReadAll(follower.Input()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, errors.New("broken") }
