@@ -1,6 +1,7 @@
 package claim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -53,7 +54,8 @@ func (c *Client) Adopt(ctx context.Context, a Adoption) (*unstructured.Unstructu
 
 // Settle has the reservation of a sandbox that has started cold go with its pod,
 // and counts that as a miss of the pool. Until then the sandbox starts under no
-// other name.
+// other name. Where a program has taken the name over before there was the pod,
+// the pod goes: that is an error.
 func (c *Client) Settle(ctx context.Context, a Adoption) error {
 	object, err := c.pods().Get(ctx, a.Cold, metav1.GetOptions{})
 	if err != nil {
@@ -62,13 +64,31 @@ func (c *Client) Settle(ctx context.Context, a Adoption) error {
 	if err := c.miss(ctx, a.Pool); err != nil {
 		return err
 	}
-	held, err := c.reservation(ctx, a.Sandbox)
-	if err != nil || held == nil {
+	for {
+		held, err := c.reservation(ctx, a.Sandbox)
+		if err != nil || held == nil {
+			return err
+		}
+		if held.pod != a.Cold {
+			return c.giveWay(ctx, object, a.Sandbox)
+		}
+		err = c.reserve(ctx, held, a.Sandbox, pool.Pod{Name: a.Cold, UID: object.GetUID()})
+		if !errors.Is(err, errTaken) {
+			return err
+		}
+	}
+}
+
+// giveWay deletes the pod that the file has started for a sandbox which is a
+// program's by now.
+func (c *Client) giveWay(ctx context.Context, object *unstructured.Unstructured, sandbox string) error {
+	if err := c.audit.Ready(); err != nil {
 		return err
 	}
-	err = c.reserve(ctx, held, a.Sandbox, pool.Pod{Name: a.Cold, UID: object.GetUID()})
-	if errors.Is(err, errTaken) { // whoever wrote it knows of the pod
-		return nil
+	pod := pool.Pod{Name: object.GetName(), Namespace: object.GetNamespace(), UID: object.GetUID()}
+	err := c.pods().Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
+	if err != nil && !refused(err) {
+		return failure.From(err, c.about("pod", pod.Name))
 	}
-	return err
+	return cmp.Or(c.changed(audit.PodDeleted, audit.Provider, pod, map[string]any{"kind": "Pod"}), c.claimed(pod.Name, sandbox))
 }

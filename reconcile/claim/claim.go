@@ -125,7 +125,8 @@ type Sandbox struct {
 // Claim claims a sandbox, and returns when it can be used: at once for a warm
 // one, and for one that had to be started when its pod is ready. The failures
 // are WarmPoolNotEnabled, WarmPoolExhausted, WarmPoolAllocationFailed, and what
-// keeps a pod from becoming ready.
+// keeps a pod from becoming ready. Of a claim that fails nothing is left; else its
+// error says what to release.
 func (c *Client) Claim(ctx context.Context, request Request) (Sandbox, error) {
 	begun := c.now()
 	p, err := c.pool(request.Pool)
@@ -159,10 +160,14 @@ func (c *Client) Claim(ctx context.Context, request Request) (Sandbox, error) {
 		take = c.takeNamed
 	}
 	pod, err := take(ctx, o)
-	if err != nil {
-		return Sandbox{}, err
+	var claimed Sandbox
+	if err == nil {
+		claimed, err = c.usable(ctx, pod, o)
 	}
-	return c.usable(ctx, pod, o)
+	if err != nil {
+		return Sandbox{}, c.undo(ctx, pod, o, err)
+	}
+	return claimed, nil
 }
 
 const (

@@ -308,13 +308,13 @@ func TestClaim(t *testing.T) {
 	fleet := loadFleet(t, fleetFile(g.namespace, "min: 0, max: 3", scratch, nowhere))
 	var written atomic.Int64
 	client := g.claimer(fleet, writes(&written))
+	g.fill(g.claimer(fleet, nil), 1) // by then the ground's own watch runs
 	before := goleak.IgnoreCurrent()
 	ctx, stop := context.WithCancel(t.Context())
 	wait, err := client.Start(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.fill(g.claimer(fleet, nil), 1)
 	g.seen(client, 1)
 
 	written.Store(0)

@@ -67,19 +67,22 @@ func (c *Client) keepVolume(ctx context.Context, pod pool.Pod, o order) error {
 	return c.applyVolume(ctx, volume, audit.PVCUpdated)
 }
 
+// rewatchPause is the least time between two watches for a pod.
+const rewatchPause = 100 * time.Millisecond
+
 // waitReady waits by watch until the pod is ready; what keeps it from that is
 // an error at once.
 func (c *Client) waitReady(ctx context.Context, object *unstructured.Unstructured) error {
 	for {
 		version := object.GetResourceVersion()
-		pause := time.After(retryPause) // a watch that breaks at once must not make this a storm
+		pause := time.After(rewatchPause) // a watch that breaks at once must not make this a storm
 		done, err := c.watchReady(ctx, object.GetName(), object.GetUID(), version)
 		if done || err != nil {
 			return err
 		}
 		current, err := c.pods().Get(ctx, object.GetName(), metav1.GetOptions{})
 		if err != nil {
-			return failure.From(err, c.about("pod", object.GetName()))
+			return c.unready(ctx, object.GetName(), err)
 		}
 		if done, err := c.judge(current, object.GetUID()); done || err != nil {
 			return err
@@ -94,13 +97,13 @@ func (c *Client) watchReady(ctx context.Context, name string, uid types.UID, ver
 		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String(), ResourceVersion: version,
 	})
 	if err != nil {
-		return false, failure.From(err, c.about("pod", name))
+		return false, c.unready(ctx, name, err)
 	}
 	defer events.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return false, failure.New(failure.PodStartupTimeout, c.about("pod", name), "pod %s was not ready in time", name).Because(context.Cause(ctx))
+			return false, c.unready(ctx, name, ctx.Err())
 		case event, open := <-events.ResultChan():
 			current, ok := event.Object.(*unstructured.Unstructured)
 			if !open || !ok || current.GetKind() != "Pod" {
@@ -111,6 +114,15 @@ func (c *Client) watchReady(ctx context.Context, name string, uid types.UID, ver
 			}
 		}
 	}
+}
+
+// unready is why the wait for a pod has failed: that its time was over, rather than
+// with which error that ended a request.
+func (c *Client) unready(ctx context.Context, name string, err error) error {
+	if ctx.Err() != nil {
+		return ended(ctx, failure.New(failure.PodStartupTimeout, c.about("pod", name), "pod %s was not ready in time", name))
+	}
+	return failure.From(err, c.about("pod", name))
 }
 
 // judge tells whether the pod is ready, or never will be.
@@ -157,20 +169,50 @@ func (c *Client) Release(ctx context.Context, name string) (Sandbox, error) {
 	if err != nil {
 		return Sandbox{}, err
 	}
+	return sandboxOf(pod), c.release(ctx, pod)
+}
+
+func (c *Client) release(ctx context.Context, pod pool.Pod) error {
 	if err := c.audit.Ready(); err != nil {
-		return Sandbox{}, err
+		return err
 	}
 	if err := c.Fold(ctx, pod); err != nil {
-		return Sandbox{}, err
+		return err
 	}
-	err = c.pods().Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
+	err := c.pods().Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // it has gone by itself
-		return sandboxOf(pod), nil
+		return nil
 	}
 	if err != nil {
-		return sandboxOf(pod), failure.From(err, c.about("pod", pod.Name))
+		return failure.From(err, c.about("pod", pod.Name))
 	}
-	return sandboxOf(pod), c.changed(audit.PodDeleted, audit.Provider, pod, map[string]any{"kind": "Pod"})
+	return c.changed(audit.PodDeleted, audit.Provider, pod, map[string]any{"kind": "Pod"})
+}
+
+// undo releases the pod that a claim has taken which then failed: nobody will be
+// told of it. It returns why the claim has failed, and that its sandbox is left
+// behind where it is. object is nil for a claim that has taken none.
+func (c *Client) undo(ctx context.Context, object *unstructured.Unstructured, o order, failed error) error {
+	if object == nil {
+		return failed
+	}
+	pod, _ := pool.Read(object)
+	if pod.Claim == nil || pod.Claim.ID != o.id { // another claim of the name has it
+		return failed
+	}
+	after, cancel := afterwards(ctx)
+	defer cancel()
+	if c.release(after, pod) != nil {
+		return c.leftBehind(o, failed)
+	}
+	return failed
+}
+
+// leftBehind adds to why a claim has failed that its sandbox may be there.
+func (c *Client) leftBehind(o order, failed error) error {
+	return errors.Join(failed, failure.New(failure.WarmPoolAllocationFailed, c.about("sandbox", o.sandbox),
+		"sandbox %s may be claimed all the same, and could not be released", o.sandbox).
+		WithHint("It ends by itself; or end it: sandboxctl release %s", o.sandbox))
 }
 
 // Renew has a claim last for ttl from now on.

@@ -30,7 +30,8 @@ import (
 //  2. The Lease turns to another pod only when the one it names can never become
 //     the sandbox's any more: it is gone, or going, or another's. A claimed pod
 //     never becomes warm again, so by then a write by rule 1, however late, is
-//     refused.
+//     refused. A pod that the file was to start, and has not, is given up by
+//     taking the sandbox out of the file; one that comes late all the same goes.
 //  3. A reserved pod that is warm but of no use is deleted first.
 //
 // The Lease belongs to the pod that it names: Kubernetes removes it when that is
@@ -70,7 +71,7 @@ func (c *Client) reservation(ctx context.Context, sandbox string) (*reservation,
 func (c *Client) reserve(ctx context.Context, held *reservation, sandbox string, pod pool.Pod) error {
 	lease := render.Reservation(c.fleet, sandbox)
 	if pod.UID != "" {
-		lease.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}})
+		lease.SetOwnerReferences(ownedBy(pod.Name, pod.UID))
 	}
 	if err := unstructured.SetNestedField(lease.Object, pod.Name+"/"+string(pod.UID), "spec", "holderIdentity"); err != nil {
 		return err
@@ -96,15 +97,15 @@ var errCold = errors.New("no warm pod fits")
 // takeNamed is take for a sandbox whose name others may claim as well.
 func (c *Client) takeNamed(ctx context.Context, o order) (*unstructured.Unstructured, error) {
 	for n := range rounds {
-		if err := pause(ctx, n); err != nil {
-			return nil, err
+		if pause(ctx, n) != nil {
+			return nil, ended(ctx, c.outrun(o, n))
 		}
 		pod, err := c.attempt(ctx, &o)
 		if !errors.Is(err, errTaken) {
 			return pod, err
 		}
 	}
-	return nil, c.outrun(o)
+	return nil, c.outrun(o, rounds)
 }
 
 // attempt goes by the rules once; errTaken when something has changed meanwhile.
@@ -148,11 +149,9 @@ func (c *Client) reserved(ctx context.Context, held *reservation, o *order) (*un
 		return nil, nil
 	case held.uid == "" && o.starts == nil:
 		return nil, errCold
-	case held.uid == "":
-		return nil, c.declared(o.sandbox)
 	}
 	current, err := c.pods().Get(ctx, held.pod, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
+	if apierrors.IsNotFound(err) { // without a uid, it is of a file that had the sandbox, and has it no more
 		return nil, nil
 	}
 	if err != nil {
@@ -160,6 +159,8 @@ func (c *Client) reserved(ctx context.Context, held *reservation, o *order) (*un
 	}
 	pod, ok := pool.Read(current)
 	switch {
+	case held.uid == "":
+		return nil, c.declared(o.sandbox)
 	case !ok || pod.UID != held.uid:
 		return nil, nil
 	case pod.Claim != nil && pod.Claim.Sandbox == o.sandbox:
@@ -223,12 +224,16 @@ func (c *Client) theirs(object *unstructured.Unstructured, forFile bool) (*unstr
 		return nil, failure.New(failure.PodAlreadyExists, c.about("pod", object.GetName()), "sandbox %s is still going away", sandbox).
 			WithHint("Try again when its pod is gone.")
 	case claimed && forFile:
-		return nil, failure.New(failure.AdoptionRefused, c.about("pod", object.GetName()), "a program has claimed a sandbox of that name, %s", sandbox).
-			WithHint("Release it, or give the one of the file another name.")
+		return nil, c.claimed(object.GetName(), sandbox)
 	case !claimed && !forFile:
 		return nil, c.declared(sandbox)
 	}
 	return object, nil
+}
+
+func (c *Client) claimed(pod, sandbox string) error {
+	return failure.New(failure.AdoptionRefused, c.about("pod", pod), "a program has claimed a sandbox of that name, %s", sandbox).
+		WithHint("Release it, or give the one of the file another name.")
 }
 
 func (c *Client) declared(sandbox string) error {
@@ -304,7 +309,7 @@ func (c *Client) Make(ctx context.Context, object, volume *unstructured.Unstruct
 // Taken tells whether an error says that a slot had a pod already.
 func Taken(err error) bool { return errors.Is(err, errTaken) }
 
-func (c *Client) outrun(o order) error {
-	return failure.New(failure.WarmPoolAllocationFailed, c.about("pool", o.pool), "others were faster at every pod of pool %s, %d times", o.pool, rounds).
+func (c *Client) outrun(o order, times int) *failure.Error {
+	return failure.New(failure.WarmPoolAllocationFailed, c.about("pool", o.pool), "others were faster at every pod of pool %s, %d times", o.pool, times).
 		WithHint("Claim again, or raise the pool's min.")
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,12 +24,13 @@ import (
 const rounds = 20
 
 // pause waits before round n, a while that is longer each time, so that those
-// who were late together do not come together again.
+// who were late together do not come together again. Its error is that ctx has
+// ended.
 func pause(ctx context.Context, n int) error {
 	if n == 0 {
 		return nil
 	}
-	longest := min(firstPause<<(n-1), lastPause)
+	longest := min(firstPause<<min(n-1, 10), lastPause)
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -49,8 +49,8 @@ var errTaken = errors.New("another was faster, or the pod has changed")
 // heard of: a ready one, else one that it starts.
 func (c *Client) take(ctx context.Context, o order) (*unstructured.Unstructured, error) {
 	for n := range rounds {
-		if err := pause(ctx, n); err != nil {
-			return nil, err
+		if pause(ctx, n) != nil {
+			return nil, ended(ctx, c.outrun(o, n))
 		}
 		seen, err := c.source.look(ctx, o.pool)
 		if err != nil {
@@ -80,7 +80,7 @@ func (c *Client) take(ctx context.Context, o order) (*unstructured.Unstructured,
 			return started, err
 		}
 	}
-	return nil, c.outrun(o)
+	return nil, c.outrun(o, rounds)
 }
 
 // hold keeps a pod for one claim of this client; false when another has it.
@@ -110,7 +110,8 @@ func (s sighting) warm() int {
 }
 
 // start starts a pod that is the order's sandbox from its first moment, in a
-// free slot. errTaken means that the pool has changed: look again.
+// free slot. errTaken means that the pool has changed: look again. With any other
+// error, the pod may be there all the same, and is returned.
 func (c *Client) start(ctx context.Context, o order, seen sighting) (*unstructured.Unstructured, error) {
 	slots := freeSlots(o, seen)
 	if len(slots) == 0 {
@@ -129,7 +130,7 @@ func (c *Client) start(ctx context.Context, o order, seen sighting) (*unstructur
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return made, err
 		}
 		return made, c.addVolume(ctx, made, volume)
 	}
@@ -171,7 +172,7 @@ func (c *Client) addVolume(ctx context.Context, pod, volume *unstructured.Unstru
 		return nil
 	}
 	volume = volume.DeepCopy()
-	volume.SetOwnerReferences([]metav1.OwnerReference{OwnerOf(pod)})
+	volume.SetOwnerReferences(ownedBy(pod.GetName(), pod.GetUID()))
 	return c.applyVolume(ctx, volume, audit.PVCCreated)
 }
 
@@ -193,9 +194,9 @@ func (c *Client) applyVolume(ctx context.Context, volume *unstructured.Unstructu
 	}})
 }
 
-// OwnerOf is the reference that has an object go with a pod.
-func OwnerOf(pod *unstructured.Unstructured) metav1.OwnerReference {
-	return metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: pod.GetName(), UID: pod.GetUID()}
+// ownedBy has an object go with that pod.
+func ownedBy(pod string, uid types.UID) []metav1.OwnerReference {
+	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod, UID: uid}}
 }
 
 // withGateway gives a pod the address of the fleet's egress gateway, if it waits
@@ -215,102 +216,4 @@ func (c *Client) withGateway(ctx context.Context, object *unstructured.Unstructu
 		c.gateway = render.ServiceAddress(service)
 	}
 	return render.FillGateway(object, c.gateway), nil
-}
-
-// retryPause is the pause before a write is repeated whose answer was lost.
-const retryPause = 100 * time.Millisecond
-
-// patch applies a pod as write does, and records that. What cannot be recorded
-// is not begun.
-func (c *Client) patch(ctx context.Context, object *unstructured.Unstructured, o order) (*unstructured.Unstructured, error) {
-	if err := c.audit.Ready(); err != nil {
-		return nil, err
-	}
-	result, err := c.write(ctx, object, o)
-	if recordErr := c.wrote(object, result, o, err); recordErr != nil {
-		return nil, errors.Join(err, recordErr)
-	}
-	return result, err
-}
-
-// write applies a pod, with its precondition, and returns it as it then is;
-// errTaken when it is not to be had. An answer that is lost leaves open whether
-// the write was done: it is repeated, which does no harm, until the server
-// says so, or ctx ends. Only then is not known what came of it.
-func (c *Client) write(ctx context.Context, object *unstructured.Unstructured, o order) (*unstructured.Unstructured, error) {
-	object, err := c.withGateway(ctx, object)
-	if err != nil {
-		return nil, err
-	}
-	body, err := json.Marshal(object)
-	if err != nil {
-		return nil, err
-	}
-	lost := false
-	for {
-		result, err := c.pods().Patch(ctx, object.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: Manager})
-		switch {
-		case err == nil:
-			c.source.took(result)
-			c.tell(result)
-			return result, nil
-		case refused(err) && !lost:
-			return nil, errTaken
-		case refused(err): // by the write that was done, or by another's
-			return c.whose(ctx, object.GetName(), o)
-		case !uncertain(err) || ctx.Err() != nil:
-			return nil, c.allocationFailed(object.GetName(), err)
-		}
-		lost = true
-		select {
-		case <-ctx.Done():
-			return nil, c.allocationFailed(object.GetName(), context.Cause(ctx))
-		case <-time.After(retryPause):
-		}
-	}
-}
-
-// whose returns the pod if the order's own write made it what it is.
-func (c *Client) whose(ctx context.Context, name string, o order) (*unstructured.Unstructured, error) {
-	current, err := c.pods().Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, errTaken
-	}
-	if err != nil {
-		return nil, c.allocationFailed(name, err)
-	}
-	pod, ok := pool.Read(current)
-	if ok && pod.Claim != nil && pod.Claim.ID == o.id {
-		return current, nil
-	}
-	return nil, errTaken
-}
-
-// refused: the server has not done it, and never will at that uid and
-// resourceVersion.
-func refused(err error) bool {
-	return apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err) || immutableUID(err)
-}
-
-// immutableUID: the name is another pod's by now.
-func immutableUID(err error) bool {
-	status, ok := errors.AsType[*apierrors.StatusError](err)
-	if !ok || status.ErrStatus.Details == nil {
-		return false
-	}
-	return slices.ContainsFunc(status.ErrStatus.Details.Causes, func(cause metav1.StatusCause) bool { return cause.Field == "metadata.uid" })
-}
-
-// uncertain: the server may have done it. An answer of its own that says no is
-// certain.
-func uncertain(err error) bool {
-	status, ok := errors.AsType[*apierrors.StatusError](err)
-	return !ok || status.ErrStatus.Code >= 500 || apierrors.IsTooManyRequests(err) || apierrors.IsTimeout(err)
-}
-
-func (c *Client) allocationFailed(name string, err error) error {
-	if err = failure.From(err, c.about("pod", name)); failure.CodeOf(err) != failure.APIError {
-		return err
-	}
-	return failure.New(failure.WarmPoolAllocationFailed, c.about("pod", name), "pod %s could not be claimed: %v", name, err).Because(err)
 }

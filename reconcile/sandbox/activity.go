@@ -94,7 +94,7 @@ func (c *Client) noteActivity(ctx context.Context, pod *corev1.Pod, at time.Time
 // no tmux.
 func (c *Client) Activity(ctx context.Context, pod *corev1.Pod, now time.Time) (time.Time, error) {
 	output, err := c.output(ctx, pod, Command{Args: session.ActivityCommand()}, stateLimit)
-	if failure.CodeOf(err) == failure.ExecFailed && strings.Contains(err.Error(), "there is no program") {
+	if errors.Is(err, errNoProgram) {
 		return time.Time{}, nil
 	}
 	if strings.Contains(output.Stderr, "error creating") { // where tmux finds no place for its socket, none runs

@@ -46,7 +46,10 @@ type Command struct {
 	Mark string
 }
 
-var errTimeout = errors.New("the command's time was over")
+var (
+	errTimeout   = errors.New("the command's time was over")
+	errNoProgram = errors.New("there is no such program")
+)
 
 // Exec runs a command in the container of a sandbox's pod and returns its exit
 // code. The errors are failures of running it: ExecFailed, ExecTimeout,
@@ -99,7 +102,7 @@ func (c *Client) exec(ctx context.Context, pod *corev1.Pod, command Command) (ex
 		return ended.ExitStatus(), nil
 	}
 	if ctx.Err() != nil {
-		return 0, ctx.Err()
+		return 0, givenUp(ctx, pod, command)
 	}
 	if err != nil && refused != nil && strings.Contains(err.Error(), "unable to upgrade connection") {
 		err = refused // the same, in the server's own form
@@ -108,6 +111,15 @@ func (c *Client) exec(ctx context.Context, pod *corev1.Pod, command Command) (ex
 		return 0, execError(err, pod, command)
 	}
 	return 0, c.confirm(ctx, pod, command)
+}
+
+// givenUp is the error of a command that ctx has ended: an interrupt is no failure.
+func givenUp(ctx context.Context, pod *corev1.Pod, command Command) error {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return ctx.Err()
+	}
+	return failure.New(failure.ExecTimeout, about(pod), "%s did not end in time", programOf(command)).
+		Because(ctx.Err()).With("command", programOf(command))
 }
 
 // executor speaks WebSocket, or SPDY with servers and proxies that do not; in
@@ -189,7 +201,7 @@ func execError(err error, pod *corev1.Pod, command Command) error {
 	if strings.Contains(text, "executable file not found") || strings.Contains(text, "no such file or directory") {
 		return failure.New(failure.ExecFailed, about(pod), "there is no program %s in the sandbox", program).
 			WithHint("Commands are run without a shell: for pipes, variables and built-ins, run sh -c '…'.").
-			Because(err).With("command", program)
+			Because(fmt.Errorf("%w: %w", errNoProgram, err)).With("command", program)
 	}
 	return failure.New(failure.ExecFailed, about(pod), "%s could not be run: %s", program, text).Because(err).With("command", program)
 }

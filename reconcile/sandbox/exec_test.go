@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -55,6 +58,43 @@ func TestExecRefused(t *testing.T) {
 		if !slices.Equal(methods, []string{http.MethodGet, http.MethodPost}) {
 			t.Errorf("%s: the requests are %v", name, methods)
 		}
+	}
+}
+
+// TestExecGivenUp: that the time of a command was over has a code, an interrupt
+// is none.
+func TestExecGivenUp(t *testing.T) {
+	late, stop := context.WithDeadline(t.Context(), time.Unix(0, 0))
+	defer stop()
+	interrupted, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	client, err := New(&rest.Config{Host: "http://127.0.0.1:1"}, &schema.Fleet{Name: "f", Namespace: "n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := Command{Args: []string{"echo"}, Stdout: io.Discard}
+	if _, err := client.Exec(late, &corev1.Pod{}, command); failure.CodeOf(err) != failure.ExecTimeout {
+		t.Errorf("too late: %v", err)
+	}
+	if _, err := client.Exec(interrupted, &corev1.Pod{}, command); failure.CodeOf(err) != "" || !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+}
+
+// TestMissingProgram: what the runtime says of a program that is not there is
+// known by more than its words, and for tmux has a code of its own.
+func TestMissingProgram(t *testing.T) {
+	pod := &corev1.Pod{}
+	err := execError(errors.New(`exec failed: exec: "tmux": executable file not found in $PATH`), pod, Command{Args: []string{"tmux"}})
+	if failure.CodeOf(err) != failure.ExecFailed || !errors.Is(err, errNoProgram) {
+		t.Errorf("it is %v", err)
+	}
+	if failure.CodeOf(tmuxMissing(err, pod)) != failure.TmuxCreationFailed {
+		t.Errorf("of tmux it is %v", tmuxMissing(err, pod))
+	}
+	other := execError(errors.New("exec failed: there is no program left to say"), pod, Command{Args: []string{"tmux"}})
+	if tmuxMissing(other, pod) != other {
+		t.Errorf("another error became %v", tmuxMissing(other, pod))
 	}
 }
 

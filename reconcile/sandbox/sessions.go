@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 
@@ -76,7 +77,7 @@ const noProgram = 127
 // tmuxMissing says that a program which could not be started was tmux, or the
 // shell that starts it.
 func tmuxMissing(err error, pod *corev1.Pod) error {
-	if failure.CodeOf(err) == failure.ExecFailed && strings.Contains(err.Error(), "there is no program") {
+	if errors.Is(err, errNoProgram) {
 		return noTmux(pod).Because(err)
 	}
 	return err

@@ -64,6 +64,24 @@ func (f *file) setServer(option, value string) {
 	f.line([]string{"set-option", "-s", "--", option, value})
 }
 
+// createdOption, of the server, is the key of the session that was created last.
+const createdOption = "@sandboxctl-created"
+
+// created adds a command that creates a session, and what is to be done to it:
+// nothing, where the command fails because one of that name is there by now.
+// The key is nobody else's.
+func (f *file) created(command []string, key string, add func()) {
+	f.line(command, []string{"set-option", "-s", "--", createdOption, key})
+	f.text.WriteString(ifIs(createdOption, key) + " {\n")
+	add()
+	f.text.WriteString("}\n")
+}
+
+// ifIs begins a command that tmux runs only while the option has that value.
+func ifIs(option, value string) string {
+	return `if-shell -F "#{==:#{` + option + `},` + value + `}"`
+}
+
 // StaleText is what tmux prints where the state is no longer the one that a
 // command file was made for.
 const StaleText = "sandboxctl: stale"
@@ -72,7 +90,7 @@ const StaleText = "sandboxctl: stale"
 // that was read, and sets the new one first. tmux runs one command file at a
 // time, so of two that were made from the same state one does nothing.
 func (f *file) guarded(read, next string) string {
-	return `if-shell -F "#{==:#{` + tokenOption + `},` + read + `}" {` + "\n" +
+	return ifIs(tokenOption, read) + " {\n" +
 		"set-option -s " + tokenOption + " " + next + "\n" + f.text.String() +
 		"} {\n" + `display-message -p "` + StaleText + `"` + "\n}\n"
 }

@@ -24,7 +24,8 @@ type Follower struct {
 	block  int    // how many answers have begun
 	inside string // by which the end of the present one is known; empty outside
 	answer strings.Builder
-	said   strings.Builder
+	said   string
+	over   bool // there is nothing to follow any more
 	err    error
 }
 
@@ -37,20 +38,26 @@ func NewFollower(target Target, lines int, out io.Writer) *Follower {
 // Input is what tmux is to read. It ends when the follower is closed.
 func (f *Follower) Input() io.Reader { return &f.input }
 
-// Close ends the input.
-func (f *Follower) Close() { f.input.close() }
+// Close ends the input; what tmux sends after that is not looked at.
+func (f *Follower) Close() {
+	f.over = true
+	f.input.close()
+}
 
 // Err is why the output could not be written; nil while it can.
 func (f *Follower) Err() error { return f.err }
 
-// Said is what tmux said against its task.
-func (f *Follower) Said() string { return f.said.String() }
+// Said is what tmux said against its task, up to some 4 KiB.
+func (f *Follower) Said() string { return f.said }
 
 // lineLimit bounds one line of control mode; tmux's own are at most 64 KiB.
 const lineLimit = 1 << 20
 
-// answerLimit bounds the content of a pane.
-const answerLimit = 64 << 20
+// answerLimit bounds the content of a pane, saidLimit what Said returns.
+const (
+	answerLimit = 64 << 20
+	saidLimit   = 4 << 10
+)
 
 // Write takes what tmux sends.
 func (f *Follower) Write(content []byte) (int, error) {
@@ -82,6 +89,7 @@ const (
 func (f *Follower) take(line string) {
 	kind, rest, _ := strings.Cut(line, " ")
 	switch {
+	case f.over:
 	case f.answer.Len() > answerLimit:
 		f.err = errors.New("tmux sends an answer that has no end")
 	case f.inside != "" && rest == f.inside && (kind == "%end" || kind == "%error"):
@@ -114,8 +122,8 @@ func (f *Follower) answered(isError bool) {
 	answer := f.answer.String()
 	switch {
 	case isError:
-		f.said.WriteString(answer)
-		f.input.close() // there is nothing to follow
+		f.said = answer[:min(len(answer), saidLimit)]
+		f.Close()
 	case f.block == paneAnswer:
 		f.pane = strings.TrimSpace(answer)
 	case f.block == contentAnswer:

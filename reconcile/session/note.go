@@ -37,12 +37,3 @@ func (n Note) Text() string {
 	}
 	return string(encoded)
 }
-
-// ReadNote reads the value of the annotation; what cannot be read says nothing.
-func ReadNote(value string) Note {
-	var note Note
-	if json.Unmarshal([]byte(value), &note) != nil {
-		return Note{}
-	}
-	return note
-}

@@ -203,6 +203,41 @@ func TestBlocked(t *testing.T) {
 	}
 }
 
+// TestCreate: all that is done to a new session is left where it was not created,
+// as when people have made one of its name meanwhile.
+func TestCreate(t *testing.T) {
+	want := declared(window("main", "a"))
+	want.Sessions = append(want.Sessions, schema.Session{Name: "other", StartDirectory: "/w", Windows: []schema.Window{window("w", "b")}})
+	result, err := Make(want, State{}, Options{Now: now, Token: "bb"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]bool{}
+	inside, begun := "", false
+	for line := range strings.Lines(result.File) {
+		command := unquoted(strings.TrimSpace(line))
+		switch {
+		case strings.HasPrefix(command, "new-session "):
+			_, inside, _ = strings.Cut(command, " ; set-option -s -- @sandboxctl-created ")
+			if keys[inside] || inside == "" {
+				t.Errorf("its key is not its own: %s", command)
+			}
+			keys[inside], begun = true, false
+		case inside != "" && command == "if-shell -F #{==:#{@sandboxctl-created},"+inside+"} {":
+			begun = true
+		case command == "}":
+			inside, begun = "", false
+		case strings.Contains(command, " =agent:") || strings.Contains(command, " =other:"):
+			if !begun {
+				t.Errorf("it is done all the same: %s", command)
+			}
+		}
+	}
+	if len(keys) != 2 {
+		t.Errorf("the keys are %v", keys)
+	}
+}
+
 // TestHash: what is the same has the same hash, whatever has the focus, and
 // everything else makes another one.
 func TestHash(t *testing.T) {
@@ -277,10 +312,10 @@ func TestArgv(t *testing.T) {
 
 func TestNote(t *testing.T) {
 	note := Note{Hash: "ab", Container: Container{ID: "containerd://1", Restarts: 2}}
-	if got := ReadNote(note.Text()); got != note {
-		t.Errorf("%+v came back as %+v", note, got)
+	if got, want := note.Text(), `{"hash":"ab","container":{"id":"containerd://1","restarts":2}}`; got != want {
+		t.Errorf("%+v is noted as %s", note, got)
 	}
-	if (Note{Container: note.Container}).Text() != "" || ReadNote("x") != (Note{}) {
+	if (Note{Container: note.Container}).Text() != "" {
 		t.Error("nothing is noted as something")
 	}
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -155,7 +156,7 @@ var (
 // Parse reads what ReadCommand has printed.
 func Parse(output string) (State, error) {
 	var state State
-	p := parser{state: &state}
+	p := parser{state: &state, sessions: map[string]int{}, windows: map[[2]string]int{}, panes: map[[3]string]bool{}}
 	for line := range strings.Lines(output) {
 		line = strings.TrimSuffix(line, "\n")
 		if version, ok := strings.CutPrefix(line, "tmux "); ok && state.Version == "" {
@@ -187,9 +188,21 @@ func Parse(output string) (State, error) {
 	return state, nil
 }
 
+// parser builds the state. It finds what a line belongs to by tmux's ids, so that
+// no line makes more than one thing, whatever a sandbox says.
 type parser struct {
-	state *State
-	err   error
+	state    *State
+	sessions map[string]int     // by id: where it stands in the state
+	windows  map[[2]string]int  // by the ids of session and window: where it stands in the session
+	panes    map[[3]string]bool // by the ids of session, window and pane
+	err      error
+}
+
+func (p *parser) id(text string) string {
+	if text == "" && p.err == nil {
+		p.err = errors.New("an id is missing")
+	}
+	return text
 }
 
 func (p *parser) number(text string) int {
@@ -223,36 +236,48 @@ func (p *parser) server(f []string) {
 
 func (p *parser) session(f []string) {
 	s := Session{
-		ID: f[0], Created: p.time(f[1]), Activity: p.time(f[2]), Attached: p.number(f[3]), Mark: p.hash(f[4]), Name: f[6],
+		ID: p.id(f[0]), Created: p.time(f[1]), Activity: p.time(f[2]), Attached: p.number(f[3]), Mark: p.hash(f[4]), Name: f[6],
+	}
+	if _, twice := p.sessions[s.ID]; twice && p.err == nil {
+		p.err = fmt.Errorf("session %q is there twice", short(s.ID))
 	}
 	if f[5] != "" {
 		s.Variables = strings.Split(f[5], ",")
 	}
+	p.sessions[s.ID] = len(p.state.Sessions)
 	p.state.Sessions = append(p.state.Sessions, s)
 }
 
+// window takes a window of a session once: tmux lists it again for each further
+// place that people have linked it to.
 func (p *parser) window(f []string) {
-	for i := range p.state.Sessions {
-		if s := &p.state.Sessions[i]; s.ID == f[0] {
-			s.Windows = append(s.Windows, Window{
-				ID: f[1], Index: p.number(f[2]), Active: f[3] == "1", Mark: p.hash(f[4]), Layout: f[5], Name: f[6],
-			})
-		}
+	w := Window{
+		ID: p.id(f[1]), Index: p.number(f[2]), Active: f[3] == "1", Mark: p.hash(f[4]), Layout: f[5], Name: f[6],
 	}
+	key := [2]string{f[0], w.ID}
+	i, known := p.sessions[f[0]]
+	if _, again := p.windows[key]; again || !known {
+		return
+	}
+	windows := &p.state.Sessions[i].Windows
+	p.windows[key] = len(*windows)
+	*windows = append(*windows, w)
 }
 
+// pane takes a pane once, as window does.
 func (p *parser) pane(f []string) {
 	pane := Pane{
-		ID: f[2], Index: p.number(f[3]), Active: f[4] == "1",
+		ID: p.id(f[2]), Index: p.number(f[3]), Active: f[4] == "1",
 		Dead:   f[5] == "1" && (f[6] != "" || f[7] != ""), // before that, tmux does not know how it ended
 		Status: p.number(f[6]), Signal: f[7], DeadAt: p.time(f[8]),
 		Mark: p.hash(f[9]), Started: p.time(f[10]), Restarts: p.number(f[11]), Declared: decodeText(f[12]), Command: short(f[13]),
 	}
-	for i := range p.state.Sessions {
-		for j := range p.state.Sessions[i].Windows {
-			if w := &p.state.Sessions[i].Windows[j]; p.state.Sessions[i].ID == f[0] && w.ID == f[1] {
-				w.Panes = append(w.Panes, pane)
-			}
-		}
+	key := [3]string{f[0], f[1], pane.ID}
+	j, known := p.windows[[2]string{f[0], f[1]}]
+	if p.panes[key] || !known {
+		return
 	}
+	p.panes[key] = true
+	w := &p.state.Sessions[p.sessions[f[0]]].Windows[j]
+	w.Panes = append(w.Panes, pane)
 }

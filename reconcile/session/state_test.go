@@ -38,6 +38,8 @@ func TestParse(t *testing.T) {
 	for name, text := range map[string]string{
 		"an old tmux": "tmux 3.1c\n", "another line": "x|1\n", "a field less": "s|$0|1\n", "no number": "s|$0|x|||||n\n",
 		"a mark that is none": "v|$(id)|\n", "what a program says": "\x1b[2J\n",
+		"a session without an id": "s|||||||\n", "a session twice": "s|$0||||||a\ns|$0||||||b\n",
+		"a window without an id": "s|$0||||||a\nw|$0||||||\n", "a pane without an id": "p|$0|@0||||||||||||\n",
 	} {
 		if _, err := Parse(text); err == nil || strings.ContainsRune(err.Error(), '\x1b') {
 			t.Errorf("%s: %v", name, err)
@@ -50,13 +52,40 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestParseLinked: a window that people have linked to a second place of its
+// session is there once, and one in two sessions is there in each.
+func TestParseLinked(t *testing.T) {
+	state, err := Parse("tmux 3.3a\nv||\ns|$0||||||a\ns|$1||||||b\n" +
+		"w|$0|@0|0|1|||w\nw|$0|@0|5|0|||w\nw|$1|@0|0|1|||w\nw|$9|@9|0|1|||w\n" +
+		strings.Repeat("p|$0|@0|%0|0|1|0||||||||sh\n", 2) + "p|$1|@0|%0|0|1|0||||||||sh\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range state.Sessions {
+		if len(s.Windows) != 1 || s.Windows[0].Index != 0 || len(s.Windows[0].Panes) != 1 {
+			t.Errorf("got %+v", s)
+		}
+	}
+}
+
 // FuzzParse: whatever a sandbox says, it is read or refused.
 func FuzzParse(f *testing.F) {
 	f.Add(report)
+	f.Add(strings.Repeat("s|||||||\n", 9) + strings.Repeat("w|||||||\n", 9) + strings.Repeat("p||||||||||||||\n", 9))
 	f.Fuzz(func(t *testing.T, text string) {
 		state, err := Parse(text)
 		if err != nil {
 			return
+		}
+		things := len(state.Sessions)
+		for _, s := range state.Sessions {
+			things += len(s.Windows)
+			for _, w := range s.Windows {
+				things += len(w.Panes)
+			}
+		}
+		if lines := strings.Count(text, "\n") + 1; things > lines {
+			t.Errorf("%d lines became %d things", lines, things)
 		}
 		if _, err := Make(declared(window("main", "a")), state, Options{Now: now, Token: "bb"}); err != nil {
 			t.Error(err)
@@ -126,6 +155,26 @@ func TestFollower(t *testing.T) {
 	if _, err := f.Write(bytes.Repeat([]byte("x"), lineLimit+1)); err == nil {
 		t.Error("a line without an end is no error")
 	}
+}
+
+// FuzzFollower: whatever a sandbox sends, it is followed or given up.
+func FuzzFollower(f *testing.F) {
+	f.Add("%begin 1 1 0\n%end 1 1 0\n%session-changed $0 agent\n%begin 2 2 1\n%3\n%end 2 2 1\n%output %3 a\\015\n")
+	f.Add("%begin x\n%error x\n%session-changed y\n")
+	f.Add(strings.Repeat("%begin x\n"+strings.Repeat("said ", saidLimit)+"\n%error x\n", 3))
+	f.Fuzz(func(t *testing.T, stream string) {
+		follower := NewFollower(Target{Session: "agent"}, 10, io.Discard)
+		if _, err := follower.Write([]byte(stream)); err != nil && len(stream) <= lineLimit {
+			t.Error(err)
+		}
+		if len(follower.Said()) > saidLimit {
+			t.Errorf("it says %d bytes", len(follower.Said()))
+		}
+		follower.Close()
+		if _, err := io.ReadAll(follower.Input()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 type broken struct{}

@@ -2,18 +2,16 @@ package watch
 
 import (
 	"context"
-	"fmt"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/agentpane/sandboxctl/reconcile/connection"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/render"
 )
@@ -35,7 +33,7 @@ func (m *mirror) newInformer(client dynamic.Interface, kind render.Kind, selecto
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			if resumed := options.SendInitialEvents == nil; resumed && m.isUnseen(kind.Kind.Kind) {
-				if err := canGoOn(ctx, resource, selected(metav1.ListOptions{Limit: 1}), options.ResourceVersion); err != nil {
+				if err := connection.CanResume(ctx, resource, selected(metav1.ListOptions{Limit: 1}), options.ResourceVersion); err != nil {
 					return nil, err
 				}
 			}
@@ -77,22 +75,6 @@ func (m *mirror) newInformer(client dynamic.Interface, kind render.Kind, selecto
 		},
 	})
 	return informer, err
-}
-
-// canGoOn tells by its error that a watch which broke off cannot go on from where
-// it was, because the server has not come that far: its etcd was restored from a
-// backup. The server itself would say nothing, and be silent until it has. The
-// error is one upon which an informer lists all anew.
-func canGoOn(ctx context.Context, resource dynamic.ResourceInterface, one metav1.ListOptions, from string) error {
-	list, err := resource.List(ctx, one)
-	if err != nil {
-		return err
-	}
-	order, err := resourceversion.CompareResourceVersion(list.GetResourceVersion(), from)
-	if err == nil && order < 0 {
-		return apierrors.NewResourceExpired(fmt.Sprintf("the server is at resourceVersion %s, and was at %s", list.GetResourceVersion(), from))
-	}
-	return nil
 }
 
 // trim drops what a plan does not look at: of managedFields the fields of other
