@@ -54,7 +54,7 @@ func TestSavedPlan(t *testing.T) {
 
 	r.unchanged(func() {
 		cluster := content[strings.Index(content, `"cluster": "`):]
-		cluster, _, _ = strings.Cut(cluster, "\n")
+		cluster, _, _ = strings.Cut(cluster, ",\n")
 		rewrite(cluster, `"cluster": "another"`)
 		r.refused(r.run("apply", path), failure.PlanStale, "was made for another cluster", "--context")
 		for what, damage := range map[string][2]string{
@@ -87,11 +87,18 @@ func TestSavedPlan(t *testing.T) {
 func TestSavedPlanIsAppliedAsItsFile(t *testing.T) {
 	r := newTrial(t)
 	r.notEnforced()
-	const sandbox = "  a: {template: t, resources: {cpu: 200m, memory: 256Mi, requests: {cpu: 100m, memory: 256Mi}}}\n"
-	path, _ := r.save(r.file("limits: {}\negress: {allow: []}\n", sandbox)) // the default limits
+	ordinary := func(egress string) (file string) { // with the default limits, and a template that keeps to them
+		file = r.file("limits: {}\negress: "+egress+"\n", oneSandbox)
+		content, err := os.ReadFile(file)
+		r.must(err)
+		kept := strings.Replace(string(content), `{cpu: "1", memory: 32Mi, requests: {cpu: 10m, memory: 16Mi}}`, "{cpu: 200m, memory: 512Mi}", 1)
+		r.must(os.WriteFile(file, []byte(kept), 0o600))
+		return file
+	}
+	path, _ := r.save(ordinary("{allow: []}"))
 	r.refused(r.run("apply", path), failure.NetworkIsolationUnsupported, "does not enforce")
 
-	file := r.file("limits: {}\negress: {allow: [], unenforced: allow}\n", sandbox)
+	file := ordinary("{allow: [], unenforced: allow}")
 	path, _ = r.save(file)
 	r.done(r.run("apply", path))
 	r.noChanges(file)
