@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"k8s.io/kube-openapi/pkg/validation/spec"
@@ -39,6 +40,26 @@ func TestCiliumPolicyFitsItsSchema(t *testing.T) {
 	for _, o := range objects {
 		if o.Object.GetKind() == "Deployment" || o.Object.GetKind() == "Service" {
 			t.Errorf("there is a gateway: %s", identity(o))
+		}
+	}
+}
+
+// TestWhatCiliumDoesNotDo is said: as a warning where names are allowed, and as an error where the file asks for it.
+func TestWhatCiliumDoesNotDo(t *testing.T) {
+	for allow, want := range map[string]string{
+		`[{preset: dns}]`:      "",
+		`[{host: github.com}]`: "warning egress.mode",
+		`[{host: registry.corp.example, internal: true}]`: "error egress.allow[0].internal, warning egress.mode",
+	} {
+		fleet := load(t, []byte(`{apiVersion: agentpane.io/v1alpha1, kind: SandboxFleet, name: team-a,
+			egress: {mode: cilium, allow: `+allow+`}, sandboxes: {a: {image: "x:1"}}}`))
+		_, found := render.Objects(fleet)
+		var said []string
+		for _, d := range found {
+			said = append(said, strings.ToLower(d.Severity.String())+" "+d.Path)
+		}
+		if got := strings.Join(said, ", "); got != want {
+			t.Errorf("%s: %q is said, want %q", allow, got, want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -64,6 +65,27 @@ func (r *renderer) egressPath(s *schema.Sandbox) []any {
 		from = []any{"sandboxes", s.Name, "egress"}
 	}
 	return from
+}
+
+// allowlists yields each allowlist in effect with the path of its entry: the fleet's, and those of templates and
+// sandboxes, inherited ones included.
+func (r *renderer) allowlists() iter.Seq2[[]any, []schema.EgressRule] {
+	return func(yield func([]any, []schema.EgressRule) bool) {
+		if !yield([]any{"egress"}, r.fleet.Egress.Allow) {
+			return
+		}
+		for _, t := range r.fleet.Templates {
+			if !yield([]any{"templates", t.Name, "egress"}, t.Egress.Allow) {
+				return
+			}
+		}
+		for i := range r.fleet.Sandboxes {
+			s := &r.fleet.Sandboxes[i]
+			if !yield(r.egressPath(s), s.Egress.Allow) {
+				return
+			}
+		}
+	}
 }
 
 // sameList reports whether a list was inherited: then it is the other one, and no copy of it.

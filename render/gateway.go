@@ -89,13 +89,9 @@ func (r *renderer) newGateway() *gateway {
 		return nil
 	}
 	g := &gateway{config: GatewayConfig{Fleet: r.fleet.Name, Lists: make(map[string]GatewayList), Forwards: []Forward{}}}
-	named := g.note(r, r.fleet.Egress.Allow, "egress")
-	for _, t := range r.fleet.Templates {
-		named = g.note(r, t.Egress.Allow, "templates", t.Name, "egress") || named
-	}
-	for i := range r.fleet.Sandboxes {
-		s := &r.fleet.Sandboxes[i]
-		named = g.note(r, s.Egress.Allow, r.egressPath(s)...) || named
+	named := false
+	for path, allow := range r.allowlists() {
+		named = g.note(r, allow, path...) || named
 	}
 	if !named {
 		return nil
@@ -248,11 +244,11 @@ func FillGateway(object *unstructured.Unstructured, address string) *unstructure
 	return object
 }
 
-// gatewayImage is what the gateway and the gate run: the image of this very version, where this is a release.
-func (r *renderer) gatewayImage() string {
-	if r.fleet.Egress.Image != "" {
-		return r.fleet.Egress.Image
-	}
+// gatewayImage is what the gateway and the gate run.
+func (r *renderer) gatewayImage() string { return cmp.Or(r.fleet.Egress.Image, GatewayImage()) }
+
+// GatewayImage returns the image of this program: of this very version, where this is a release.
+func GatewayImage() string {
 	tag := "dev"
 	if build, ok := debug.ReadBuildInfo(); ok && regexp.MustCompile(`^v\d+\.\d+\.\d+$`).MatchString(build.Main.Version) {
 		tag = build.Main.Version

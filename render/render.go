@@ -121,6 +121,7 @@ func (r *renderer) prepare() (err error) {
 		return err
 	}
 	r.gateway = r.newGateway()
+	r.checkCilium()
 	r.version, err = api.ParseVersion(PodSecurityVersion)
 	return err
 }

@@ -27,6 +27,8 @@ type applyOptions struct {
 	audit   auditFlags
 	saved   string // a saved plan; empty to plan first
 	yes     bool
+	// sparing: what is suspended is only planned.
+	sparing bool
 	noWait  bool
 	timeout time.Duration
 }
@@ -36,6 +38,7 @@ const startupTimeout = 120 * time.Second
 
 func newApplyCommand(env environment) *cobra.Command {
 	var options applyOptions
+	var planFlags []string
 	cmd := &cobra.Command{
 		Use:   "apply [FILE.plan]",
 		Short: "Make the cluster as the file says",
@@ -50,28 +53,21 @@ from there.`,
   sandboxctl apply --start api   # stopped as it was idle: run it again
   sandboxctl apply fleet.plan`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			done, err := options.audit.open(env, &options.connect)
-			if err != nil {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return options.audit.during(env, &options.connect, func() error { return applyFiles(cmd.Context(), env, options) })
+			}
+			options.saved = args[0]
+			if err := refuseFlags(cmd, "a saved plan holds what is to be applied", append(planFlags, "start", "file")...); err != nil {
 				return err
 			}
-			defer func() { err = errors.Join(err, done()) }()
-			if len(args) == 1 {
-				options.saved = args[0]
-				if len(options.plan.Start) > 0 {
-					return errors.New("a saved plan says what is started: give --start to plan")
-				}
-				if len(options.files.files) > 0 {
-					return errors.New("a saved plan holds what is to be applied: leave out --file")
-				}
-				return applySaved(cmd.Context(), env, options)
-			}
-			return applyFiles(cmd.Context(), env, options)
+			return options.audit.during(env, &options.connect, func() error { return applySaved(cmd.Context(), env, options) })
 		},
 	}
 	options.files.add(cmd)
 	options.connect.addFlags(cmd, env)
-	addPlanFlags(cmd, &options.plan)
+	planFlags = addPlanFlags(cmd, &options.plan)
+	addStartFlag(cmd, &options.plan, &options.files)
 	options.audit.add(cmd)
 	cmd.Flags().BoolVarP(&options.yes, "yes", "y", false, "do not ask")
 	cmd.Flags().BoolVar(&options.noWait, "no-wait", false, "do not wait until the pods are ready")
@@ -88,22 +84,35 @@ func applyFiles(ctx context.Context, env environment, options applyOptions) erro
 		return err
 	}
 	for _, fleet := range fleets {
-		target, p, err := options.connect.plan(ctx, env, fleet, options.plan)
-		if err != nil {
-			return err
-		}
-		printPlan(env.stdout, p)
-		if blocked := p.Blocked(); len(blocked) > 0 {
-			return blockedError(blocked, "; nothing was changed")
-		}
-		if err := target.reconciler.NoteActivity(ctx, p.Plan); err != nil {
-			return err
-		}
-		if err := applyPlan(ctx, env, options, target, fleet.Fleet, p.Plan, unchangedPods(p.Plan)); err != nil {
+		if err := applyFleet(ctx, env, options, fleet); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// applyFleet plans, asks and applies. What it says of what was not changed is
+// about this fleet: others may have been before it.
+func applyFleet(ctx context.Context, env environment, options applyOptions, fleet rendered) error {
+	target, p, err := options.connect.plan(ctx, env, fleet, options.plan)
+	if err != nil {
+		return err
+	}
+	printPlan(env.stdout, p)
+	if options.sparing {
+		p.suspended.print(env.stdout, fleet.Name)
+		if p.suspended.fleet != "" {
+			return nil
+		}
+		p.Plan = p.suspended.spare(p.Plan)
+	}
+	if blocked := p.Blocked(); len(blocked) > 0 {
+		return blockedError(blocked, "; nothing of fleet "+fleet.Name+" was changed")
+	}
+	if err := target.reconciler.NoteActivity(ctx, p.Plan); err != nil {
+		return err
+	}
+	return applyPlan(ctx, env, options, target, fleet.Fleet, p.Plan, unchangedPods(p.Plan))
 }
 
 // unchangedPods are the pods of the file that the plan leaves as they are. An
@@ -128,7 +137,7 @@ func applySaved(ctx context.Context, env environment, options applyOptions) erro
 	if err != nil {
 		return fmt.Errorf("%s: %w", options.saved, err)
 	}
-	fleet := &schema.Fleet{Name: p.Fleet, Namespace: p.Namespace}
+	fleet := source.Fleet(p)
 	target, err := options.connect.target(env, fleet)
 	if err != nil {
 		return err
@@ -152,43 +161,64 @@ func applySaved(ctx context.Context, env environment, options applyOptions) erro
 // applyPlan asks, applies and waits, also for the pods that do not change.
 func applyPlan(ctx context.Context, env environment, options applyOptions, target target, fleet *schema.Fleet, p plan.Plan, unchanged []plan.Change) error {
 	if !p.Empty() && !options.yes {
-		if err := confirm(env, "Apply these changes?"); err != nil {
+		if err := confirm(ctx, env, "Apply these changes?", fleet.Name); err != nil {
 			return err
 		}
 	}
 	progress := newApplyProgress(env)
-	var result reconcile.Result
+	var made applyResult
 	var err error
 	if len(p.Changes)+len(p.Pools) > 0 {
-		result, err = target.reconciler.Apply(ctx, fleet, p, progress.tell)
+		if made.Result, err = target.reconciler.Apply(ctx, fleet, p, progress.tell); err != nil {
+			made.poolsLeft = levelsLeft(p.Pools, made.Pooled)
+		}
 	}
 	var waitErr error
 	if err == nil && !options.noWait {
-		waitErr = target.reconciler.WaitReady(ctx, fleet, slices.Concat(unchanged, result.Done, result.Pooled), options.timeout, progress.tell)
+		waitErr = target.reconciler.WaitReady(ctx, fleet, slices.Concat(unchanged, made.Done, made.Pooled), options.timeout, progress.tell)
 	}
-	var sessions reconcile.SessionResult
 	if err == nil { // a pod that is not ready keeps no other from its sessions
 		var sessionErr error
-		sessions, sessionErr = target.reconciler.ApplySessions(ctx, fleet, p, progress.tellSessions)
+		made.sessions, sessionErr = target.reconciler.ApplySessions(ctx, fleet, p, progress.tellSessions)
 		err = errors.Join(waitErr, sessionErr)
 	} else {
-		sessions.Left = p.Sessions
+		made.sessions.Left = p.Sessions
 	}
 	if p.Empty() {
 		return err
 	}
-	return progress.finish(fleet.Name, result, sessions, err)
+	return progress.finish(fleet.Name, made, err)
 }
 
-// confirm asks a question that only "yes" answers with yes.
-func confirm(env environment, question string) error {
+// applyResult is what applying a plan came to.
+type applyResult struct {
+	reconcile.Result
+	// poolsLeft are the pools' changes that were not made as something failed.
+	poolsLeft []plan.PoolLevel
+	sessions  reconcile.SessionResult
+}
+
+// confirm asks a question about the fleet that only "yes" answers with yes.
+func confirm(ctx context.Context, env environment, question, fleet string) error {
 	if !env.interactive {
 		return errors.New("this asks before it changes anything: pass --yes where nobody can answer")
 	}
 	fmt.Fprintf(env.stderr, "%s Only \"yes\" does: ", question)
-	answer, err := bufio.NewReader(env.stdin).ReadString('\n')
+	var answer string
+	var err error
+	read := make(chan struct{})
+	go func() { // a terminal's read ends with a line only: after an interrupt, this ends with the process
+		defer close(read)
+		answer, err = bufio.NewReader(env.stdin).ReadString('\n')
+	}()
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(env.stderr)
+		return fmt.Errorf("interrupted; nothing of fleet %s was changed", fleet)
+	case <-read:
+	}
 	if strings.TrimSpace(answer) != "yes" {
-		return errors.Join(errors.New("not confirmed; nothing was changed"), err)
+		return errors.Join(fmt.Errorf("not confirmed; nothing of fleet %s was changed", fleet), err)
 	}
 	return nil
 }
@@ -242,18 +272,22 @@ func (a *applyProgress) tell(event reconcile.Event) {
 
 // finish prints what was done and what is left, and returns the error that the
 // command ends with.
-func (a *applyProgress) finish(fleet string, result reconcile.Result, sessions reconcile.SessionResult, err error) error {
-	done := len(result.Done)
-	for _, s := range sessions.Done {
+func (a *applyProgress) finish(fleet string, made applyResult, err error) error {
+	done := len(made.Done) + len(made.Pooled)
+	for _, s := range made.sessions.Done {
 		done += len(s.Changes)
 	}
-	fmt.Fprintf(a.env.stdout, "Fleet %s: %s made in %.1fs.\n", fleet, count(done, "change"), a.env.now().Sub(a.begun).Seconds())
-	for _, change := range result.Left {
-		fmt.Fprintf(a.env.stdout, "  not done: %s %s\n", change.Action, change.Ref)
+	out := a.env.stdout
+	fmt.Fprintf(out, "Fleet %s: %s made in %.1fs.\n", fleet, count(done, "change"), a.env.now().Sub(a.begun).Seconds())
+	for _, change := range made.Left {
+		fmt.Fprintf(out, "  not done: %s %s\n", change.Action, change.Ref)
 	}
-	for _, s := range sessions.Left {
+	for _, level := range made.poolsLeft {
+		fmt.Fprintf(out, "  not done: pool %s: %s\n", level.Name, levelWork(level))
+	}
+	for _, s := range made.sessions.Left {
 		for _, change := range s.Changes {
-			fmt.Fprintf(a.env.stdout, "  not done: %s %s, as its pod is not ready\n", change.Action, sessionName(s.Sandbox, change))
+			fmt.Fprintf(out, "  not done: %s %s, as its pod is not ready\n", change.Action, sessionName(s.Sandbox, change))
 		}
 	}
 	if errors.Is(err, context.Canceled) {
@@ -261,4 +295,18 @@ func (a *applyProgress) finish(fleet string, result reconcile.Result, sessions r
 		return errors.Join(append(failed, errors.New("interrupted: what was under way is finished; run it again to go on from there"))...)
 	}
 	return err
+}
+
+// levelsLeft is what of the pools' levels is not among what was done.
+func levelsLeft(levels []plan.PoolLevel, done []plan.Change) []plan.PoolLevel {
+	var rest []plan.PoolLevel
+	for _, level := range levels {
+		level.Changes = slices.DeleteFunc(slices.Clone(level.Changes), func(change plan.Change) bool {
+			return slices.ContainsFunc(done, func(d plan.Change) bool { return d.Ref == change.Ref })
+		})
+		if len(level.Changes) > 0 {
+			rest = append(rest, level)
+		}
+	}
+	return rest
 }

@@ -59,11 +59,8 @@ func newAuditCommand(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Check an audit log",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newAuditVerifyCommand(env))
-	return cmd
+	return groupOf(cmd, newAuditVerifyCommand(env))
 }
 
 // auditVerifyOptions are the flags of audit verify, and its argument.
@@ -95,7 +92,10 @@ still in the log.
 Exit code 0 when the log is whole, else 1.`,
 		Example: `  sandboxctl audit verify audit.log
   sandboxctl audit verify --head 9f86d081884c7d65… audit.log
-  kubectl logs deployment/agentpane-egress-team-a | sandboxctl audit verify -`,
+  # of each egress gateway's pod, which has a chain of its own:
+  for pod in $(kubectl get pods -A -l agentpane.io/component=egress-gateway -o name); do
+    kubectl logs $pod | sandboxctl audit verify -
+  done`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			options.path = args[0]

@@ -74,7 +74,7 @@ func originText(warm bool) string {
 func newClaimCommand(env environment) *cobra.Command {
 	var options claimOptions
 	cmd := &cobra.Command{
-		Use:   "claim --pool POOL --project PROJECT [flags]",
+		Use:   "claim --pool POOL [flags]",
 		Short: "Claim a sandbox out of a warm pool, for a program",
 		Long: `Claim a sandbox out of a warm pool. It is there as soon as the command ends: a warm pod
 within milliseconds; where none is ready, a new one is started and waited for.
@@ -94,7 +94,7 @@ The sandbox has the template of its pool, and may reach what that allows.`,
 			return options.audit.during(env, &options.connect, func() error { return runClaim(cmd.Context(), env, options) })
 		},
 	}
-	options.add(cmd, env)
+	options.addOne(cmd, env)
 	options.audit.add(cmd)
 	options.output.addFlag(cmd)
 	cmd.Flags().StringVar(&options.request.Pool, "pool", "", "`name` of the pool in the file")
@@ -107,6 +107,10 @@ The sandbox has the template of its pool, and may reach what that allows.`,
 	_ = cmd.RegisterFlagCompletionFunc("pool", // fails only for a flag that does not exist
 		func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return options.poolNames(), cobra.ShellCompDirectiveNoFileComp
+		})
+	_ = cmd.RegisterFlagCompletionFunc("name", // as above
+		func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return options.claimNames(cmd.Context(), env, ""), cobra.ShellCompDirectiveNoFileComp
 		})
 	return cmd
 }
@@ -229,8 +233,9 @@ unless the template retains it. A pod is never given to anybody else.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return options.audit.during(env, &options.connect, func() error { return runRelease(cmd.Context(), env, options, args[0]) })
 		},
+		ValidArgsFunction: options.completeClaim(env),
 	}
-	options.add(cmd, env)
+	options.addOne(cmd, env)
 	options.audit.add(cmd)
 	options.output.addFlag(cmd)
 	return cmd

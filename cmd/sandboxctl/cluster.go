@@ -42,11 +42,8 @@ func newClusterCommand(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cluster",
 		Short: "Bring a local kind cluster up or down",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newClusterUpCommand(env), newClusterDownCommand(env))
-	return cmd
+	return groupOf(cmd, newClusterUpCommand(env), newClusterDownCommand(env))
 }
 
 func newClusterUpCommand(env environment) *cobra.Command {
@@ -70,7 +67,7 @@ is loaded anew.`,
 			if err != nil {
 				return err
 			}
-			options.Name, options.Kubeconfig = flags.name, flags.kubeconfigFile()
+			options.Name, options.Kubeconfig = flags.name, flags.kubeconfigFile(env)
 			options.Program, _ = os.Executable() // without it, there is no image of it
 			result, err := kindcluster.New(engine, env.stderr).Up(cmd.Context(), options)
 			if err != nil {
@@ -111,7 +108,7 @@ the kubeconfig. That there is none is no error. Images stay with the engine.`,
 			if err != nil {
 				return err
 			}
-			deleted, err := kindcluster.New(engine, env.stderr).Down(flags.name, flags.explicitKubeconfig())
+			deleted, err := kindcluster.New(engine, env.stderr).Down(flags.name, flags.explicitKubeconfig(env))
 			if err != nil {
 				return err
 			}
@@ -144,14 +141,15 @@ func (f *clusterFlags) findEngine(cmd *cobra.Command) (kindcluster.Engine, error
 }
 
 // explicitKubeconfig is the kubeconfig that was named; empty: kubectl's rules.
-func (f *clusterFlags) explicitKubeconfig() string {
-	return cmp.Or(f.kubeconfig, os.Getenv("K8S_KUBECONFIG"))
+func (f *clusterFlags) explicitKubeconfig(env environment) string {
+	named, _ := env.lookupEnv("K8S_KUBECONFIG")
+	return cmp.Or(f.kubeconfig, named)
 }
 
 // kubeconfigFile is the one file that a new context goes into.
-func (f *clusterFlags) kubeconfigFile() string {
+func (f *clusterFlags) kubeconfigFile(env environment) string {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = f.explicitKubeconfig()
+	rules.ExplicitPath = f.explicitKubeconfig(env)
 	return rules.GetDefaultFilename()
 }
 
@@ -167,7 +165,7 @@ func (f *clusterFlags) printUp(env environment, info clusterUpInfo) error {
 		state = "was up already; the image " + info.Image + " was loaded into it"
 	}
 	var file string // for commands that would not find it themselves
-	if explicit := f.explicitKubeconfig(); explicit != "" {
+	if explicit := f.explicitKubeconfig(env); explicit != "" {
 		file = " --kubeconfig " + explicit
 	}
 	kubectl := "kubectl" + file + " --context " + info.Context

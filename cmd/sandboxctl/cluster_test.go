@@ -61,7 +61,7 @@ func fakeDocker(t *testing.T, nodes string) (log string) {
 func sandboxctl(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
-	code = run(t.Context(), args, environment{stdin: strings.NewReader(""), stdout: &out, stderr: &err, now: time.Now})
+	code = run(t.Context(), args, environment{stdin: strings.NewReader(""), stdout: &out, stderr: &err, now: time.Now, lookupEnv: os.LookupEnv})
 	return code, out.String(), err.String()
 }
 
@@ -160,7 +160,7 @@ func TestClusterUpText(t *testing.T) {
 		var out bytes.Buffer
 		info.Name, info.Image, info.Context = "c", "i", "kind-c"
 		flags := clusterFlags{output: outputText}
-		if err := flags.printUp(environment{stdout: &out}, info); err != nil {
+		if err := flags.printUp(environment{lookupEnv: os.LookupEnv, stdout: &out}, info); err != nil {
 			t.Fatal(err)
 		}
 		first, rest, _ := strings.Cut(out.String(), "\n")
@@ -168,6 +168,15 @@ func TestClusterUpText(t *testing.T) {
 		if !strings.Contains(rest, "\n  kubectl --context kind-c get nodes\n") {
 			t.Errorf("what to do next: %s", rest)
 		}
+	}
+}
+
+// TestClusterKubeconfig: the flag counts, then the variable.
+func TestClusterKubeconfig(t *testing.T) {
+	env := environment{lookupEnv: func(name string) (string, bool) { return "of " + name, true }}
+	for want, flags := range map[string]clusterFlags{"of K8S_KUBECONFIG": {}, "given": {kubeconfig: "given"}} {
+		expectText(t, "the kubeconfig", flags.explicitKubeconfig(env), want)
+		expectText(t, "its file", flags.kubeconfigFile(env), want)
 	}
 }
 

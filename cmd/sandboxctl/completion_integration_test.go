@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,8 +16,16 @@ import (
 // completed is what a shell is offered for a session of sandbox a.
 func (r trial) completed(file string) string {
 	r.Helper()
+	return r.completions(file, "session", "attach", "a", "")
+}
+
+// completions are what a shell is offered for the last of the words.
+func (r trial) completions(file string, words ...string) string {
+	r.Helper()
 	var stdout, stderr bytes.Buffer
-	code := run(r.Context(), []string{"__complete", "session", "attach", "--file", file, "--kubeconfig", r.kubeconfig, "a", ""}, environment{
+	last := len(words) - 1
+	words = slices.Concat([]string{"__complete"}, words[:last], []string{"--file", file, "--kubeconfig", r.kubeconfig}, words[last:])
+	code := run(r.Context(), words, environment{
 		stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, now: r.now,
 		lookupEnv: r.lookupEnv,
 	})
@@ -24,6 +33,22 @@ func (r trial) completed(file string) string {
 		r.Errorf("exit code %d: %s", code, stderr.String())
 	}
 	return stdout.String()
+}
+
+// TestClaimsAreCompleted where they are what is meant, and beside the file's own
+// sandboxes where any is.
+func TestClaimsAreCompleted(t *testing.T) {
+	r := newTrial(t)
+	file := r.file("pools: {p: {template: t, min: 1, max: 2}}\n", oneSandbox)
+	r.done(r.run("apply", "--yes", "-f", file))
+	r.done(r.run("claim", "-f", file, "--pool", "p", "--name", "mine", "--project", "x"))
+	const claimed, end = "mine\tproject x, claimed\n", ":4\n"
+	if got := r.completions(file, "release", ""); got != claimed+end {
+		t.Errorf("to release: %q", got)
+	}
+	if got := r.completions(file, "exec", ""); got != "a\tproject a, running\n"+claimed+end {
+		t.Errorf("to run a command in: %q", got)
+	}
 }
 
 // TestSessionNamesAreCompleted from the sandbox itself, those of the file first;

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -55,7 +56,7 @@ so. The image needs tar, and sha256sum, by which an upload is confirmed.`,
 			}
 			return options.audit.during(env, &options.connect, func() error { return runCp(cmd.Context(), env, options) })
 		},
-		ValidArgsFunction: options.complete,
+		ValidArgsFunction: options.complete(env),
 	}
 	options.add(cmd, env)
 	options.audit.add(cmd)
@@ -64,26 +65,23 @@ so. The image needs tar, and sha256sum, by which an upload is confirmed.`,
 }
 
 // complete offers sandboxes, to be followed by a path, beside local files.
-func (o *cpOptions) complete(_ *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-	name, _, isRemote := splitRemoteArg(toComplete)
-	switch {
-	case len(args) > 1 || isRemote && name != "":
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	case len(args) == 1:
-		if _, _, isRemote := splitRemoteArg(args[0]); isRemote {
+func (o *cpOptions) complete(env environment) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		name, _, isRemote := splitRemoteArg(toComplete)
+		switch {
+		case len(args) > 1 || isRemote && name != "":
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		case len(args) == 1:
+			if _, _, isRemote := splitRemoteArg(args[0]); isRemote {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+		}
+		matching := slices.DeleteFunc(o.names(cmd.Context(), env, ":"), func(name string) bool { return !strings.HasPrefix(name, toComplete) })
+		if len(matching) == 0 {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
+		return matching, cobra.ShellCompDirectiveNoSpace
 	}
-	var matching []string
-	for _, name := range o.names(":") {
-		if strings.HasPrefix(name, toComplete) {
-			matching = append(matching, name)
-		}
-	}
-	if len(matching) == 0 {
-		return nil, cobra.ShellCompDirectiveDefault
-	}
-	return matching, cobra.ShellCompDirectiveNoSpace
 }
 
 // parseCopy reads the arguments of cp.

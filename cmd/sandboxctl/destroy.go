@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/agentpane/sandboxctl/reconcile"
+	"github.com/agentpane/sandboxctl/schema"
 	"github.com/agentpane/sandboxctl/schema/diagnostic"
 )
 
@@ -48,7 +48,7 @@ With --orphan, nothing is removed: the objects stay and are nobody's.`,
 }
 
 func runDestroy(ctx context.Context, env environment, options destroyOptions) error {
-	fleets, err := options.files.load(env)
+	fleets, err := options.files.read(env) // what is to go need not be applicable
 	if err != nil {
 		return err
 	}
@@ -60,12 +60,12 @@ func runDestroy(ctx context.Context, env environment, options destroyOptions) er
 	return nil
 }
 
-func destroyFleet(ctx context.Context, env environment, options destroyOptions, fleet rendered) error {
-	target, err := options.connect.target(env, fleet.Fleet)
+func destroyFleet(ctx context.Context, env environment, options destroyOptions, fleet *schema.Fleet) error {
+	target, err := options.connect.target(env, fleet)
 	if err != nil {
 		return err
 	}
-	p, err := target.reconciler.PlanDestroy(ctx, fleet.Fleet, options.keepWorkspaces)
+	p, err := target.reconciler.PlanDestroy(ctx, fleet, options.keepWorkspaces)
 	if err != nil {
 		return err
 	}
@@ -75,26 +75,26 @@ func destroyFleet(ctx context.Context, env environment, options destroyOptions, 
 		return nil
 	}
 	if options.orphan {
-		if err := options.confirm(env, fmt.Sprintf("Stop owning %s of fleet %s?", count(len(p.Changes), "object"), fleet.Name)); err != nil {
+		if err := options.confirm(ctx, env, fmt.Sprintf("Stop owning %s of fleet %s?", count(len(p.Changes), "object"), fleet.Name), fleet.Name); err != nil {
 			return err
 		}
-		orphaned, err := target.reconciler.Orphan(ctx, fleet.Fleet)
+		orphaned, err := target.reconciler.Orphan(ctx, fleet)
 		fmt.Fprintf(env.stdout, "Fleet %s: %s nobody's now.\n", fleet.Name, count(orphaned, "object is", "objects are"))
 		return err
 	}
 	noPosition := func(string) diagnostic.Range { return diagnostic.Range{} } // what goes is in no file
 	printPlan(env.stdout, planned{Plan: p, context: target.cluster.Context, position: noPosition})
-	if err := options.confirm(env, "Destroy all this?"); err != nil {
+	if err := options.confirm(ctx, env, "Destroy all this?", fleet.Name); err != nil {
 		return err
 	}
 	progress := newApplyProgress(env)
-	result, err := target.reconciler.Destroy(ctx, fleet.Fleet, p, progress.tell)
-	return progress.finish(fleet.Name, result, reconcile.SessionResult{}, err)
+	result, err := target.reconciler.Destroy(ctx, fleet, p, progress.tell)
+	return progress.finish(fleet.Name, applyResult{Result: result}, err)
 }
 
-func (o destroyOptions) confirm(env environment, question string) error {
+func (o destroyOptions) confirm(ctx context.Context, env environment, question, fleet string) error {
 	if o.yes {
 		return nil
 	}
-	return confirm(env, question)
+	return confirm(ctx, env, question, fleet)
 }

@@ -50,7 +50,7 @@ Each finding says what to do. Exit code 0 when none is an error, else 1.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), env, options) },
 	}
-	options.add(cmd, env)
+	options.addOne(cmd, env)
 	options.output.addFlag(cmd)
 	return cmd
 }
@@ -60,10 +60,11 @@ func runDoctor(ctx context.Context, env environment, options doctorOptions) erro
 	if err != nil {
 		return err
 	}
-	if len(fleets) != 1 {
-		return errors.New("this works on one fleet: name its file with --file")
+	fleet, err := single(fleets)
+	if err != nil {
+		return err
 	}
-	patient, err := options.patient(ctx, env, fleets[0])
+	patient, err := options.patient(ctx, env, fleet)
 	if err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ func runDoctor(ctx context.Context, env environment, options doctorOptions) erro
 		}
 	}
 	if options.output == outputJSON {
-		err = printJSON(env.stdout, doctorInfo{formatVersion, fleets[0].Name, fleets[0].Namespace, errorCount == 0, findings})
+		err = printJSON(env.stdout, doctorInfo{formatVersion, fleet.Name, fleet.Namespace, errorCount == 0, findings})
 	} else {
 		err = printExamination(env.stdout, findings)
 	}

@@ -11,7 +11,6 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -87,14 +86,7 @@ func TestDoctorFinds(t *testing.T) {
 		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourcePods: resource.MustParse("9")}},
 	}, metav1.CreateOptions{})
 	r.must(err)
-	_, err = r.cluster.Client.NetworkingV1().NetworkPolicies(r.namespace).Create(t.Context(), &networkingv1.NetworkPolicy{
-		ObjectMeta: metav1.ObjectMeta{Name: "open"},
-		Spec: networkingv1.NetworkPolicySpec{
-			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{render.ComponentLabel: render.ProbeComponent}},
-			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, Egress: []networkingv1.NetworkPolicyEgressRule{{}},
-		},
-	}, metav1.CreateOptions{})
-	r.must(err)
+	r.notEnforced()
 	r.eventually("the quota has counted", func(ctx context.Context) bool {
 		quota, err := r.cluster.Client.CoreV1().ResourceQuotas(r.namespace).Get(ctx, "small", metav1.GetOptions{})
 		return err == nil && len(quota.Status.Used) == 2
@@ -121,19 +113,43 @@ func TestDoctorFinds(t *testing.T) {
 	}
 }
 
+// asAccount returns a kubeconfig of a service account.
+func (r trial) asAccount(name string) (kubeconfig string) {
+	r.Helper()
+	token, err := r.cluster.Client.CoreV1().ServiceAccounts(r.namespace).CreateToken(r.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	r.must(err)
+	return r.writeKubeconfig(r.cluster.Config.Host, token.Status.Token, r.authority())
+}
+
+// TestDoctorUnderTheProjectsOwnRoles: what they leave to an administrator is
+// worth a warning, once it is there.
+func TestDoctorUnderTheProjectsOwnRoles(t *testing.T) {
+	r := newTrial(t)
+	file := r.file("pools: {p: {template: t, min: 1, max: 2}}\n", oneSandbox)
+	r.done(r.run("apply", "--yes", "-f", file))
+	r.kubeconfig = r.asAccount("agentpane-sandbox-controller-trial")
+	info := r.examined(file, 0)
+	r.has(info, "permissions", doctor.Warning, "no permission to patch namespaces in the whole cluster")
+	r.has(info, "permissions", doctor.Warning, "no permission to create clusterroles.rbac.authorization.k8s.io in the whole cluster")
+	for _, finding := range info.Findings {
+		if finding.Check == "permissions" && strings.Contains(finding.Message, "in namespace ") {
+			t.Errorf("a right that the role has: %s", finding.Message)
+		}
+	}
+}
+
 // TestDoctorWithoutRights names each right that lacks, and what cannot be known
 // without it; it does not break off.
 func TestDoctorWithoutRights(t *testing.T) {
 	r := newTrial(t)
-	file := r.file("", "  a: {template: t, egress: {allow: [{host: a.example}]}}\n")
+	file := r.file("pools: {p: {template: t}}\n", "  a: {template: t, egress: {allow: [{host: a.example}]}}\n")
 	accounts := r.cluster.Client.CoreV1().ServiceAccounts(r.namespace)
 	_, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "nobody"}}, metav1.CreateOptions{})
 	r.must(err)
-	token, err := accounts.CreateToken(t.Context(), "nobody", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	r.must(err)
-	r.kubeconfig = r.writeKubeconfig(r.cluster.Config.Host, token.Status.Token, r.authority())
+	r.kubeconfig = r.asAccount("nobody")
 	info := r.examined(file, 1)
 	r.has(info, "permissions", doctor.Error, "no permission to create pods in namespace "+r.namespace)
+	r.has(info, "permissions", doctor.Error, "no permission to update leases.coordination.k8s.io in namespace "+r.namespace)
 	r.has(info, "permissions", doctor.Error, "no permission to create pods/exec in namespace "+r.namespace)
 	r.has(info, "permissions", doctor.Error, "no permission to patch clusterroles.rbac.authorization.k8s.io in the whole cluster")
 	for _, check := range []string{"namespace", "quota", "egress", "gateway", "image"} {

@@ -52,7 +52,7 @@ Commands run as the sandbox's own user, never as root.`,
 			}
 			return options.audit.during(env, &options.connect, func() error { return runExec(cmd.Context(), env, options) })
 		},
-		ValidArgsFunction: options.completeName,
+		ValidArgsFunction: options.completeName(env),
 	}
 	options.add(cmd, env)
 	options.audit.add(cmd)

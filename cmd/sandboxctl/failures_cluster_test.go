@@ -179,7 +179,7 @@ func TestQuotaExceeded(t *testing.T) {
 	}
 	r.unchanged(func() {
 		r.refused(r.run("plan", "-f", file), failure.InsufficientResources, "quota sandbox-quota-trial has no room for pod ")
-		r.refused(r.run("apply", "--yes", "-f", file), failure.InsufficientResources, "quota sandbox-quota-trial has no room for pod ", "nothing was changed")
+		r.refused(r.run("apply", "--yes", "-f", file), failure.InsufficientResources, "quota sandbox-quota-trial has no room for pod ", "nothing of fleet trial was changed")
 	})
 
 	// A file that raises the quota for the sake of a sandbox is no contradiction.
@@ -223,7 +223,7 @@ func TestPolicyThatRefuses(t *testing.T) {
 	words := []string{"policy " + r.namespace + " refuses pod ", "sandboxes are not wanted here"}
 	r.refused(o, failure.AdmissionRefused, words...)
 	r.unchanged(func() {
-		r.refused(r.run("apply", "--yes", "-f", file), failure.AdmissionRefused, append(words, "nothing was changed")...)
+		r.refused(r.run("apply", "--yes", "-f", file), failure.AdmissionRefused, append(words, "nothing of fleet trial was changed")...)
 	})
 }
 
@@ -273,7 +273,7 @@ func TestObjectThatIsThere(t *testing.T) {
 	r.unchanged(func() {
 		words := []string{"serviceaccount " + name + " is there and was not made by sandboxctl", "--adopt takes it over"}
 		r.refused(r.run("plan", "-f", file), failure.AdoptionRefused, words...)
-		r.refused(r.run("apply", "--yes", "-f", file), failure.AdoptionRefused, append(words, "nothing was changed")...)
+		r.refused(r.run("apply", "--yes", "-f", file), failure.AdoptionRefused, append(words, "nothing of fleet trial was changed")...)
 	})
 	o := r.done(r.run("apply", "--yes", "--adopt", "-f", file))
 	if !strings.Contains(o.stderr, "serviceaccount "+name+" adopted") {
@@ -320,7 +320,7 @@ func TestConflictWithAController(t *testing.T) {
 	r.unchanged(func() {
 		words := []string{"fields of pod ", ".metadata.labels.x", "some-controller", "--force-conflicts"}
 		r.refused(r.run("plan", "-f", file), failure.Conflict, words...)
-		r.refused(r.run("apply", "--yes", "-f", file), failure.Conflict, append(words, "nothing was changed")...)
+		r.refused(r.run("apply", "--yes", "-f", file), failure.Conflict, append(words, "nothing of fleet trial was changed")...)
 	})
 	r.done(r.run("apply", "--yes", "--force-conflicts", "-f", file))
 	if got := r.pod("a").Labels["x"]; got != "y" {

@@ -11,11 +11,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
+	"github.com/agentpane/sandboxctl/render"
 )
 
 func expectSame(t *testing.T, before, after map[string]string) {
@@ -52,7 +54,7 @@ func TestSavedPlan(t *testing.T) {
 
 	r.unchanged(func() {
 		cluster := content[strings.Index(content, `"cluster": "`):]
-		cluster, _, _ = strings.Cut(cluster, "\n")
+		cluster, _, _ = strings.Cut(cluster, ",\n")
 		rewrite(cluster, `"cluster": "another"`)
 		r.refused(r.run("apply", path), failure.PlanStale, "was made for another cluster", "--context")
 		for what, damage := range map[string][2]string{
@@ -78,6 +80,42 @@ func TestSavedPlan(t *testing.T) {
 	r.unchanged(func() {
 		r.refused(r.run("apply", path), failure.PlanStale, "pod "+r.pod("a").Name+" was made", "plan --out")
 	})
+}
+
+// TestSavedPlanIsAppliedAsItsFile: it goes by what the file says of limits, which
+// the probe keeps to, and of clusters that enforce nothing.
+func TestSavedPlanIsAppliedAsItsFile(t *testing.T) {
+	r := newTrial(t)
+	r.notEnforced()
+	ordinary := func(egress string) (file string) { // with the default limits, and a template that keeps to them
+		file = r.file("limits: {}\negress: "+egress+"\n", oneSandbox)
+		content, err := os.ReadFile(file)
+		r.must(err)
+		kept := strings.Replace(string(content), `{cpu: "1", memory: 32Mi, requests: {cpu: 10m, memory: 16Mi}}`, "{cpu: 200m, memory: 512Mi}", 1)
+		r.must(os.WriteFile(file, []byte(kept), 0o600))
+		return file
+	}
+	path, _ := r.save(ordinary("{allow: []}"))
+	r.refused(r.run("apply", path), failure.NetworkIsolationUnsupported, "does not enforce")
+
+	file := ordinary("{allow: [], unenforced: allow}")
+	path, _ = r.save(file)
+	r.done(r.run("apply", path))
+	r.noChanges(file)
+}
+
+// notEnforced has a cluster that enforces policies look like one that does not:
+// what the probe's policy forbids, another one allows.
+func (r trial) notEnforced() {
+	r.Helper()
+	_, err := r.cluster.Client.NetworkingV1().NetworkPolicies(r.namespace).Create(r.Context(), &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "open"},
+		Spec: networkingv1.NetworkPolicySpec{
+			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{render.ComponentLabel: render.ProbeComponent}},
+			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, Egress: []networkingv1.NetworkPolicyEgressRule{{}},
+		},
+	}, metav1.CreateOptions{})
+	r.must(err)
 }
 
 // TestSavedPlanThatIsStale names what has changed since.

@@ -112,3 +112,24 @@ func TestPodThatWasDeleted(t *testing.T) {
 	delete(after, "Pod "+r.pod("a").Name)
 	expectSame(t, before, after)
 }
+
+// TestMemoryThatRestarts: where a container's own policy has it start anew for
+// another amount, the plan says so, and so it is.
+func TestMemoryThatRestarts(t *testing.T) {
+	r := newTrial(t)
+	sandbox := func(memory string) string {
+		return "  a: {template: t, resources: {memory: " + memory + "}, pod: {containers: [{name: sandbox, resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]}]}}\n"
+	}
+	file := r.file("", sandbox("32Mi"))
+	r.done(r.run("apply", "--yes", "-f", file))
+	before := r.pod("a")
+	file = r.file("", sandbox("48Mi"))
+	if o := r.done(r.run("apply", "--yes", "-f", file)); !strings.Contains(o.stdout, "will be changed, which restarts its container: ends every process and tmux session in it") {
+		t.Error(o.stdout)
+	}
+	after := r.pod("a")
+	if restarts := after.Status.ContainerStatuses[0].RestartCount; after.UID != before.UID || restarts != 1 {
+		t.Errorf("want the same pod, restarted once: %s, %s, %d restarts", before.UID, after.UID, restarts)
+	}
+	r.noChanges(file)
+}

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -105,9 +104,6 @@ func (r trial) run(args ...string) outcome {
 	})
 	return outcome{code, colour.ReplaceAllString(stdout.String(), ""), stderr.String()}
 }
-
-// colour is what the program's own writer takes away where no terminal is.
-var colour = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 // done expects a run to succeed.
 func (r trial) done(o outcome) outcome {

@@ -5,10 +5,23 @@ import (
 	"io"
 	"strings"
 
+	"github.com/spf13/cobra"
+
+	"github.com/agentpane/sandboxctl/reconcile"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/schema"
 	"github.com/agentpane/sandboxctl/schema/diagnostic"
 )
+
+// addStartFlag gives cmd the flag --start, with the sandboxes of the files as
+// completions.
+func addStartFlag(cmd *cobra.Command, options *reconcile.Options, files *fleetFlags) {
+	cmd.Flags().StringArrayVar(&options.Start, "start", nil, "start this `SANDBOX` again, which was stopped as it was idle; may be repeated")
+	_ = cmd.RegisterFlagCompletionFunc("start", // fails only for a flag that does not exist
+		func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return files.names(""), cobra.ShellCompDirectiveNoFileComp
+		})
+}
 
 // checkStart says what is wrong with the sandboxes that are to be started.
 func checkStart(fleets []rendered, names []string) error {

@@ -60,6 +60,10 @@ func runInit(env environment, dir string, force bool) error {
 		}
 		fmt.Fprintln(env.stdout, "wrote", path)
 	}
-	fmt.Fprintln(env.stdout, "Edit it, then run sandboxctl plan.")
+	next := "sandboxctl plan"
+	if path := filepath.Join(dir, schema.DefaultFile); path != schema.DefaultFile {
+		next += " -f " + path
+	}
+	fmt.Fprintf(env.stdout, "Edit it, then run %s.\n", next)
 	return nil
 }

@@ -43,7 +43,7 @@ it is.`,
 			options.sandbox = args[0]
 			return runLogs(cmd.Context(), env, options)
 		},
-		ValidArgsFunction: options.completeName,
+		ValidArgsFunction: options.completeName(env),
 	}
 	// -f is --follow here, as in every other program that shows logs.
 	options.files.addLong(cmd)

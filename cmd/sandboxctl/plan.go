@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -54,6 +51,7 @@ applied as it stands is an error, and exits with 1.`,
 	options.files.add(cmd)
 	options.connect.addFlags(cmd, env)
 	addPlanFlags(cmd, &options.plan)
+	addStartFlag(cmd, &options.plan, &options.files)
 	options.output.addFlag(cmd, outputMarkdown, outputGitHub)
 	cmd.Flags().StringVar(&options.saveTo, "out", "", "save the plan to this file, for apply")
 	cmd.Flags().BoolVar(&options.poolPods, "pool-pods", false, "show the pods of warm pools one by one")
@@ -61,15 +59,34 @@ applied as it stands is an error, and exits with 1.`,
 	return cmd
 }
 
-// addPlanFlags are the flags that plan and apply share.
-func addPlanFlags(cmd *cobra.Command, options *reconcile.Options) {
-	cmd.Flags().StringArrayVar(&options.Start, "start", nil, "start this `SANDBOX` again, which was stopped as it was idle; may be repeated")
-	cmd.Flags().BoolVar(&options.Full, "full", false, "ask the server about every object, even where nothing seems to change")
-	cmd.Flags().BoolVar(&options.ForceConflicts, "force-conflicts", false, "take over fields that other field managers own")
-	cmd.Flags().BoolVar(&options.Adopt, "adopt", false, "take over objects that are there and nobody's")
-	cmd.Flags().BoolVar(&options.ReplaceVolumes, "replace-workspaces", false, "replace workspaces that cannot be changed in place: all data in them is lost")
-	cmd.Flags().BoolVar(&options.Prune.All, "prune-all", false, "remove the sandboxes also when the file names none any more")
-	cmd.Flags().BoolVar(&options.Prune.Retained, "delete-retained-workspaces", false, "remove also workspaces that are to be retained")
+// addPlanFlags are the flags that plan, apply and watch share, and returns
+// their names.
+func addPlanFlags(cmd *cobra.Command, options *reconcile.Options) (names []string) {
+	for _, flag := range []struct {
+		value       *bool
+		name, usage string
+	}{
+		{&options.Full, "full", "ask the server about every object, even where nothing seems to change"},
+		{&options.ForceConflicts, "force-conflicts", "take over fields that other field managers own"},
+		{&options.Adopt, "adopt", "take over objects that are there and nobody's"},
+		{&options.ReplaceVolumes, "replace-workspaces", "replace workspaces that cannot be changed in place: all data in them is lost"},
+		{&options.Prune.All, "prune-all", "remove the sandboxes also when the file names none any more"},
+		{&options.Prune.Retained, "delete-retained-workspaces", "remove also workspaces that are to be retained"},
+	} {
+		cmd.Flags().BoolVar(flag.value, flag.name, false, flag.usage)
+		names = append(names, flag.name)
+	}
+	return names
+}
+
+// refuseFlags says which of the flags was given although it would have no effect.
+func refuseFlags(cmd *cobra.Command, why string, names ...string) error {
+	for _, name := range names {
+		if cmd.Flags().Changed(name) {
+			return fmt.Errorf("%s: leave out --%s", why, name)
+		}
+	}
+	return nil
 }
 
 func runPlan(ctx context.Context, env environment, options planOptions) error {
@@ -135,32 +152,11 @@ func savePlan(ctx context.Context, path string, p plan.Plan, fleet rendered, tar
 	if err != nil {
 		return err
 	}
-	digest, err := configDigest(fleet)
-	if err != nil {
-		return err
-	}
-	content, err := p.Save(plan.Source{ConfigDigest: digest, Cluster: string(cluster)})
+	content, err := p.Save(plan.SourceOf(fleet.Fleet, string(cluster)))
 	if err != nil {
 		return err
 	}
 	return writeWhole(path, content)
-}
-
-// configDigest tells one configuration from another.
-func configDigest(fleet rendered) (string, error) {
-	hash := sha256.New()
-	encoder := json.NewEncoder(hash)
-	for _, object := range fleet.objects {
-		if err := encoder.Encode(object.Object); err != nil {
-			return "", err
-		}
-	}
-	for _, sandbox := range fleet.Sandboxes {
-		if err := encoder.Encode(sandbox.Sessions); err != nil {
-			return "", err
-		}
-	}
-	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
 // writeWhole writes a file that only its owner can read, whole or not at all.

@@ -19,7 +19,7 @@ func printPlanMarkdown(out io.Writer, p planned) {
 	fmt.Fprintf(out, "| | object | what happens | from |\n|---|---|---|---|\n")
 	for _, change := range p.Changes {
 		what := because(markOf(change).verb, change.Reason, loss(change.Disruption), problemText(change))
-		fmt.Fprintf(out, "| `%s` | `%s` | %s | `%s` |\n", markOf(change).sign, change.Ref, markdownCell(what), change.Path)
+		fmt.Fprintf(out, "| `%s` | `%s` | %s | `%s` |\n", markOf(change).sign, change.Ref, markdownCell(printable(what)), change.Path)
 	}
 	for _, sessions := range p.Sessions {
 		for _, line := range sessionLines(sessions) {
@@ -28,7 +28,7 @@ func printPlanMarkdown(out io.Writer, p planned) {
 		}
 	}
 	for _, level := range p.Pools {
-		fmt.Fprintf(out, "| `~` | `pool %s` | %s | `%s` |\n", level.Name, markdownCell(strings.Join(append([]string{levelText(level)}, level.Reasons()...), "; ")), level.Path)
+		fmt.Fprintf(out, "| `~` | `pool %s` | %s | `%s` |\n", level.Name, markdownCell(printable(strings.Join(append([]string{levelText(level)}, level.Reasons()...), "; "))), level.Path)
 	}
 	fmt.Fprintf(out, "\n<details><summary>Fields</summary>\n\n```diff\n")
 	for _, change := range p.Changes {
@@ -39,10 +39,10 @@ func printPlanMarkdown(out io.Writer, p planned) {
 		for _, field := range change.Fields {
 			// A diff knows no "~": a changed value is one that goes and one that comes.
 			if field.Old != nil {
-				fmt.Fprintf(out, "- %s = %s\n", field.Path, valueText(field.Old))
+				fmt.Fprintln(out, printable("- "+field.Path+" = "+valueText(field.Old)))
 			}
 			if field.New != nil {
-				fmt.Fprintf(out, "+ %s = %s\n", field.Path, valueText(field.New))
+				fmt.Fprintln(out, printable("+ "+field.Path+" = "+valueText(field.New)))
 			}
 		}
 	}
@@ -105,7 +105,7 @@ func printAnnotation(out io.Writer, p planned, level, path, message string) {
 	if at := p.position(path); path != "" && at.File != nil {
 		where = fmt.Sprintf("file=%s,line=%d,col=%d,", escapeProperty(at.File.Name), at.Start.Line, at.Start.Column)
 	}
-	fmt.Fprintf(out, "::%s %stitle=sandboxctl::%s\n", level, where, escapeCommand(message))
+	fmt.Fprintf(out, "::%s %stitle=sandboxctl::%s\n", level, where, escapeCommand(printable(message)))
 }
 
 // escapeCommand and escapeProperty keep a text from ending a workflow command

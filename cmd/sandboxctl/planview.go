@@ -23,6 +23,8 @@ type planned struct {
 	position func(path string) diagnostic.Range
 	// poolPods: the pods of pools are shown one by one.
 	poolPods bool
+	// suspended is what watch would leave as it is.
+	suspended suspension
 }
 
 // mark is how an action is shown: OpenTofu's signs.
@@ -97,6 +99,11 @@ func levelText(level plan.PoolLevel) string {
 	if level.From == level.To {
 		text = fmt.Sprintf("pool %s: %d warm", level.Name, level.To)
 	}
+	return text + " (" + levelWork(level) + ")"
+}
+
+// levelWork is how many pods are made and go.
+func levelWork(level plan.PoolLevel) string {
 	var parts []string
 	if n := level.Count(plan.Create); n > 0 {
 		parts = append(parts, fmt.Sprintf("%d to make", n))
@@ -104,7 +111,7 @@ func levelText(level plan.PoolLevel) string {
 	if n := level.Count(plan.Delete); n > 0 {
 		parts = append(parts, fmt.Sprintf("%d to delete", n))
 	}
-	return text + " (" + strings.Join(parts, ", ") + ")"
+	return strings.Join(parts, ", ")
 }
 
 func printLevel(out io.Writer, level plan.PoolLevel, p planned) {
@@ -125,13 +132,14 @@ func printLevel(out io.Writer, level plan.PoolLevel, p planned) {
 
 func printChange(out io.Writer, change plan.Change, position func(string) diagnostic.Range) {
 	m := markOf(change)
-	fmt.Fprintf(out, "  %s %s %s\n", m.style.Render(m.sign), lipgloss.NewStyle().Bold(true).Render(change.Ref.String()), because(m.verb, change.Reason, loss(change.Disruption)))
+	what := printable(because(m.verb, change.Reason, loss(change.Disruption)))
+	fmt.Fprintf(out, "  %s %s %s\n", m.style.Render(m.sign), lipgloss.NewStyle().Bold(true).Render(change.Ref.String()), what)
 	if change.Path != "" {
 		fmt.Fprintf(out, "      # %s (%s)%s\n", change.Path, position(change.Path), verdict(change))
 	}
 	for _, field := range change.Fields {
 		if change.Action != plan.Create || !isOwnershipLabel(field.Path) {
-			fmt.Fprintf(out, "      %s\n", fieldLine(field))
+			fmt.Fprintf(out, "      %s\n", printable(fieldLine(field)))
 		}
 	}
 	for _, conflict := range change.Conflicts {
@@ -139,13 +147,13 @@ func printChange(out io.Writer, change plan.Change, position func(string) diagno
 		if change.Force {
 			what = "is taken back from"
 		}
-		fmt.Fprintf(out, "      ! %s %s %s\n", conflict.Field, what, conflict.Manager)
+		fmt.Fprintf(out, "      ! %s\n", printable(conflict.Field+" "+what+" "+conflict.Manager))
 	}
 	if change.Unvalidated != "" {
-		fmt.Fprintf(out, "      ? not validated by the server: %s\n", change.Unvalidated)
+		fmt.Fprintf(out, "      ? not validated by the server: %s\n", printable(change.Unvalidated))
 	}
 	if change.Problem != nil {
-		fmt.Fprintf(out, "      ! cannot be done: %v\n", change.Problem)
+		fmt.Fprintf(out, "      ! cannot be done: %s\n", printable(change.Problem.Error()))
 	}
 	fmt.Fprintln(out)
 }

@@ -34,10 +34,8 @@ func newPoolCommand(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pool",
 		Short: "Look at warm pools, and warm them in advance",
-		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newPoolListCommand(env), newPoolPrewarmCommand(env))
-	return cmd
+	return groupOf(cmd, newPoolListCommand(env), newPoolPrewarmCommand(env))
 }
 
 // poolOptions are the flags of pool ls and pool prewarm.
@@ -60,7 +58,7 @@ same ones, and they outlive every process.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runPoolList(cmd.Context(), env, options) },
 	}
-	options.add(cmd, env)
+	options.addOne(cmd, env)
 	options.output.addFlag(cmd)
 	return cmd
 }
@@ -135,7 +133,7 @@ are more than its level. It does not wait until they are ready.`,
 			return options.poolNames(), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
-	options.add(cmd, env)
+	options.addOne(cmd, env)
 	options.audit.add(cmd)
 	options.output.addFlag(cmd)
 	cmd.Flags().DurationVar(&options.keep, "keep", 15*time.Minute, "how long they stay if nobody claims them")

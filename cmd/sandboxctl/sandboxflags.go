@@ -25,19 +25,12 @@ func (f *sandboxFlags) add(cmd *cobra.Command, env environment) {
 	f.connect.addFlags(cmd, env)
 }
 
-// addLong gives cmd the flag --file, where -f means something else.
-func (f *fleetFlags) addLong(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&f.files, "file", nil,
-		`fleet file, directory of them, or "-" for standard input; may be repeated (default `+schema.DefaultFile+`)`)
-	_ = cmd.MarkFlagFilename("file", "yaml", "yml", "cue") // fails only for a flag that does not exist
-}
-
 // read reads the fleets without rendering them: what is there already does not
 // need the file to be applicable, nor its warnings repeated.
 func (f *fleetFlags) read(env environment) ([]*schema.Fleet, error) {
 	fleets, found := schema.Load(f.files, env.stdin)
 	found = slices.DeleteFunc(found, func(d diagnostic.Diagnostic) bool { return d.Severity != diagnostic.Error })
-	if err := printFindings(env, found); err != nil {
+	if err := printFindings(env, found.Sorted()); err != nil {
 		return nil, err
 	}
 	return fleets, nil
@@ -49,8 +42,13 @@ func (f *fleetFlags) readOne(env environment) (*schema.Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
+	return single(fleets)
+}
+
+// single is the one fleet of those.
+func single[T any](fleets []T) (one T, err error) {
 	if len(fleets) != 1 {
-		return nil, errors.New("this works on one fleet: name its file with --file")
+		return one, errors.New("this works on one fleet: name its file with --file")
 	}
 	return fleets[0], nil
 }
@@ -85,6 +83,12 @@ func (f *fleetFlags) fleetOf(env environment, name string) (*schema.Fleet, error
 	return nil, fmt.Errorf("%s have a sandbox %s: name the file of the one that is meant with --file", count(len(declaring), "fleet"), diagnostic.Quote(name))
 }
 
+// addOne is add for what works on a single fleet.
+func (f *sandboxFlags) addOne(cmd *cobra.Command, env environment) {
+	f.files.addOne(cmd)
+	f.connect.addFlags(cmd, env)
+}
+
 // client connects to the cluster of the fleet that has the sandbox.
 func (f *sandboxFlags) client(env environment, name string) (*sandbox.Client, error) {
 	fleet, err := f.files.fleetOf(env, name)
@@ -105,29 +109,4 @@ func (f *sandboxFlags) clientOf(env environment, fleet *schema.Fleet) (*sandbox.
 		return nil, nil, err
 	}
 	return client.Noting(env.now), cluster, nil
-}
-
-// completeName completes the name of a sandbox from the files, where no
-// argument is there yet.
-func (f *sandboxFlags) completeName(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return f.names(""), cobra.ShellCompDirectiveNoFileComp
-}
-
-// names are the declared sandboxes as completions; none where the files have
-// errors, as a shell's prompt is no place for them.
-func (f *sandboxFlags) names(suffix string) []string {
-	if slices.Contains(f.files.files, "-") { // the prompt's own input
-		return nil
-	}
-	fleets, _ := schema.Load(f.files.files, strings.NewReader(""))
-	var names []string
-	for _, fleet := range fleets {
-		for _, sandbox := range fleet.Sandboxes {
-			names = append(names, cobra.CompletionWithDesc(sandbox.Name+suffix, "project "+sandbox.Project+", "+string(sandbox.State)))
-		}
-	}
-	return names
 }

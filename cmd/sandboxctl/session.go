@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -26,11 +25,10 @@ as it says, and those that people make.
 A session is named as tmux names it: SESSION, or SESSION:WINDOW for one of its windows, or
 SESSION:WINDOW.PANE. Without a window or pane, those that the session shows are meant.`,
 	}
-	cmd.AddCommand(
+	return groupOf(cmd,
 		newSessionAttachCommand(env), newSessionCaptureCommand(env), newSessionKillCommand(env),
 		newSessionLsCommand(env), newSessionSendCommand(env),
 	)
-	return cmd
 }
 
 // sessionFlags are the flags of every command that works on one session, and
@@ -87,7 +85,7 @@ func (f *sessionFlags) complete(env environment) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		switch len(args) {
 		case 0:
-			return f.names(""), cobra.ShellCompDirectiveNoFileComp
+			return f.names(cmd.Context(), env, ""), cobra.ShellCompDirectiveNoFileComp
 		case 1:
 			ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 			defer cancel()
@@ -97,9 +95,6 @@ func (f *sessionFlags) complete(env environment) cobra.CompletionFunc {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 }
-
-// completionTime is how long a prompt waits for a sandbox's word.
-const completionTime = 2 * time.Second
 
 // otherSessions are the sessions that run in a sandbox, but for those declared
 // ones, as completions; none where it does not answer before ctx ends, as a

@@ -77,11 +77,11 @@ themselves report them, each by one look into it. What people made is listed as 
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runSessionLs(cmd.Context(), env, options, args, output)
 		},
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return options.names(""), cobra.ShellCompDirectiveNoFileComp
+		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return options.names(cmd.Context(), env, ""), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
-	options.add(cmd, env)
+	options.addOne(cmd, env)
 	output.addFlag(cmd)
 	return cmd
 }

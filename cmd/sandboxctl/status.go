@@ -40,7 +40,7 @@ Exit code 0 when the cluster answers, also when sandboxes are not ready; else 1.
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), env, options) },
 	}
-	options.add(cmd, env)
+	options.addOne(cmd, env)
 	options.output.addFlag(cmd)
 	cmd.Flags().BoolVar(&options.sessions, "sessions", false, "look into the sandboxes, and show their tmux sessions")
 	return cmd

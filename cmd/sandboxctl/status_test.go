@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,25 @@ func TestStatusHealth(t *testing.T) {
 		info.fill(test.fleet, test.seen)
 		if info.Message != test.want {
 			t.Errorf("%s: got %q, want %q", name, info.Message, test.want)
+		}
+	}
+}
+
+// TestStatusSessions: with --sessions, that there are none is said to programs,
+// and people are shown no empty table.
+func TestStatusSessions(t *testing.T) {
+	for name, test := range map[string]struct {
+		sessions []sessionInfo
+		has      bool
+	}{"not asked for": {nil, false}, "none": {[]sessionInfo{}, true}} {
+		info := statusInfo{TmuxSessions: test.sessions}
+		content, err := json.Marshal(info)
+		if has := strings.Contains(string(content), `"tmuxSessions":[]`); err != nil || has != test.has {
+			t.Errorf("%s: %s, %v", name, content, err)
+		}
+		var out strings.Builder
+		if err := info.print(&out, time.Time{}); err != nil || strings.Contains(out.String(), "ATTACHED") {
+			t.Errorf("%s: %v\n%s", name, err, out.String())
 		}
 	}
 }

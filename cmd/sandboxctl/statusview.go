@@ -43,7 +43,7 @@ type statusInfo struct {
 	Applied   *bool         `json:"applied"`
 	Sandboxes []sandboxInfo `json:"sandboxes"`
 	// TmuxSessions are there with --sessions only.
-	TmuxSessions []sessionInfo `json:"tmuxSessions,omitempty"`
+	TmuxSessions []sessionInfo `json:"tmuxSessions,omitzero"`
 	// sessionsErr is why some of them could not be had.
 	sessionsErr error
 	// Pools are the warm pools with their metrics.
@@ -331,7 +331,7 @@ func (s *statusInfo) print(out io.Writer, now time.Time) error {
 			fmt.Fprintf(out, "  %s: its sessions were not seen to be as declared: the next apply sees to it\n", row.Name)
 		}
 	}
-	if s.TmuxSessions != nil {
+	if len(s.TmuxSessions) > 0 {
 		if err := printSessionTable(out, s.TmuxSessions, now); err != nil {
 			return err
 		}

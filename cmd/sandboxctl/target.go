@@ -33,8 +33,12 @@ func (f *connectFlags) plan(ctx context.Context, env environment, fleet rendered
 	if err != nil {
 		return target{}, planned{}, err
 	}
-	p, err := t.reconciler.Plan(ctx, fleet.Fleet, fleet.objects, options)
-	return t, planned{Plan: p, context: t.cluster.Context, position: fleet.position}, err
+	seen, err := t.reconciler.Observe(ctx, fleet.Fleet)
+	if err != nil {
+		return target{}, planned{}, err
+	}
+	p, err := t.reconciler.PlanFrom(ctx, fleet.Fleet, seen, fleet.objects, options)
+	return t, planned{Plan: p, context: t.cluster.Context, position: fleet.position, suspended: suspensionOf(fleet.Fleet, seen)}, err
 }
 
 // holderName is how others are told of this process when it holds a lock.

@@ -55,14 +55,14 @@ Where it measures nothing, or not yet, it says unavailable.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runTop(cmd.Context(), env, options, args)
 		},
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			names := slices.DeleteFunc(options.names(""), func(completion string) bool {
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			names := slices.DeleteFunc(options.names(cmd.Context(), env, ""), func(completion string) bool {
 				return slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(completion, arg+"\t") })
 			})
 			return names, cobra.ShellCompDirectiveNoFileComp
 		},
 	}
-	options.add(cmd, env)
+	options.addOne(cmd, env)
 	options.output.addFlag(cmd)
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,8 +52,8 @@ deleted in the cluster, make it so again. While nothing changes, the server is a
 
 A file that is broken, half-written or gone is reported and changes nothing: the last good
 one stays in force. With --mode=detect, what differs is reported and nothing is changed;
-so it is for a fleet that says suspend: true, and for what has the annotation
-` + watch.SuspendAnnotation + `: "true" (a sandbox's pod, or the namespace).
+so it is, with --once too, for a fleet that says suspend: true, and for what has the
+annotation ` + watch.SuspendAnnotation + `: "true" (a sandbox's pod, or the namespace).
 
 The first Ctrl-C finishes what is under way. Exit code 0; with --once --mode=detect, 2 when
 something differs.`,
@@ -60,7 +61,14 @@ something differs.`,
   sandboxctl watch --mode=detect --once && echo "no drift"
   sandboxctl watch -f fleets/ --log=json --listen :8080`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runWatch(cmd.Context(), env, options) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if options.once {
+				if err := refuseFlags(cmd, "with --once nothing is watched", watchedOnly()...); err != nil {
+					return err
+				}
+			}
+			return runWatch(cmd.Context(), env, options)
+		},
 	}
 	options.files.add(cmd)
 	options.connect.addFlags(cmd, env)
@@ -80,6 +88,11 @@ something differs.`,
 	return cmd
 }
 
+// watchedOnly are the flags that say how to watch.
+func watchedOnly() []string {
+	return []string{"log", "listen", "events", "poll", "resync", "full-resync", "leader-elect", "leader-elect-namespace"}
+}
+
 func runWatch(ctx context.Context, env environment, options watchOptions) (err error) {
 	if slices.Contains(options.files.files, "-") {
 		return errors.New("standard input cannot be watched: name a file with --file")
@@ -97,7 +110,7 @@ func runWatch(ctx context.Context, env environment, options watchOptions) (err e
 	}
 	options.resync.Detect, options.resync.Plan = options.mode == modeDetect, options.plan
 	log := newWatchLog(env, options.log)
-	fleets, found := loadFleets(options.files.files)
+	fleets, found := readAs(options.files.files, strings.NewReader(""), renderedOf)
 	if found.HasErrors() {
 		return printFindings(env, found)
 	}
@@ -130,6 +143,6 @@ func watchOnce(ctx context.Context, env environment, options watchOptions) error
 		})
 	}
 	return applyFiles(ctx, env, applyOptions{
-		files: options.files, connect: options.connect, plan: options.plan, yes: true, timeout: options.timeout,
+		files: options.files, connect: options.connect, plan: options.plan, yes: true, sparing: true, timeout: options.timeout,
 	})
 }

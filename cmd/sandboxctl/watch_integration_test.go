@@ -290,6 +290,31 @@ func TestWatchThatIsSuspended(t *testing.T) {
 	w.await("event", "changed", "sandbox", "b", "action", "update")
 }
 
+// TestWatchOnceSparesWhatIsSuspended, and does the rest.
+func TestWatchOnceSparesWhatIsSuspended(t *testing.T) {
+	r := newTrial(t)
+	const sandboxes = "  a: {template: t}\n  b: {template: t}\n"
+	file := r.file("", sandboxes)
+	r.done(r.run("apply", "--yes", "-f", file))
+	r.editPod(r.podOf("a"), "kubectl-annotate", `{"metadata":{"annotations":{"`+watch.SuspendAnnotation+`":"true"}}}`)
+	for _, sandbox := range []string{"a", "b"} {
+		r.editPod(r.podOf(sandbox), "kubectl-edit", `{"metadata":{"labels":{"agentpane.io/project-id":"other"}}}`)
+	}
+	o := r.done(r.run("watch", "--once", "-f", file))
+	if got := r.podOf("a").Labels[render.ProjectIDLabel]; got != "other" || !strings.Contains(o.stdout, "Sandbox a is suspended") {
+		t.Errorf("it was repaired although it is suspended: %q\n%s", got, o.stdout)
+	}
+	if got := r.podOf("b").Labels[render.ProjectIDLabel]; got != "b" {
+		t.Errorf("it was not repaired: %q\n%s", got, o.stdout)
+	}
+	file = r.file("suspend: true\n", "  a: {template: t}\n")
+	r.unchanged(func() {
+		if o := r.done(r.run("watch", "--once", "-f", file)); !strings.Contains(o.stdout, "Fleet trial is suspended, as its file says") {
+			t.Error(o.stdout)
+		}
+	})
+}
+
 // TestWatchAsksNothingWhileNothingChanges counts the requests beside watches.
 func TestWatchAsksNothingWhileNothingChanges(t *testing.T) {
 	r := newTrial(t)

@@ -8,9 +8,7 @@ import (
 	"sync"
 
 	"github.com/agentpane/sandboxctl/reconcile/watch"
-	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
-	"github.com/agentpane/sandboxctl/schema/diagnostic"
 )
 
 // keeper has a watcher for each fleet of the files.
@@ -39,18 +37,6 @@ func newKeeper(env environment, options watchOptions, log *watchLog) *keeper {
 	return &keeper{env: env, options: options, log: log, metrics: newWatchMetrics(), kept: map[string]*keptFleet{}}
 }
 
-// loadFleets reads and renders the files.
-func loadFleets(paths []string) ([]rendered, diagnostic.List) {
-	fleets, found := schema.Load(paths, strings.NewReader(""))
-	var all []rendered
-	for _, fleet := range fleets {
-		objects, more := render.Objects(fleet)
-		found = append(found, more...)
-		all = append(all, rendered{Fleet: fleet, objects: objects})
-	}
-	return all, found.Sorted()
-}
-
 // follow keeps the fleets, and takes over what the files say whenever they have
 // changed, until ctx ends. Where they cannot be read, the last good ones stay in
 // force.
@@ -64,7 +50,7 @@ func (k *keeper) follow(ctx context.Context, fleets []rendered, changed <-chan s
 			return context.Cause(ctx)
 		case <-changed: // also once at the start: the files may be others than those that were read
 		}
-		fleets, found := loadFleets(k.options.files.files)
+		fleets, found := readAs(k.options.files.files, strings.NewReader(""), renderedOf)
 		k.log.findings(found)
 		if found.HasErrors() {
 			continue

@@ -104,9 +104,9 @@ func (l *watchLog) problem(err error) {
 			l.structured.Error(text, "code", string(failure.CodeOf(err)), "hint", hint)
 			continue
 		}
-		l.line(lipgloss.NewStyle().Foreground(lipgloss.Red).Render("!") + " " + printable(text))
+		l.signed(lipgloss.NewStyle().Foreground(lipgloss.Red).Render("!")+" ", text)
 		if hint != "" {
-			l.line("  " + printable(hint))
+			l.line("  " + hint)
 		}
 	}
 }
@@ -202,9 +202,12 @@ func driftText(action plan.Action) string {
 	return "is not as the file says"
 }
 
-// line prints a line with the time.
-func (l *watchLog) line(text string) {
+// line prints a line with the time. What it tells may be a stranger's words.
+func (l *watchLog) line(text string) { l.signed("", text) }
+
+// signed is line behind a sign of our own.
+func (l *watchLog) signed(sign, text string) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
-	fmt.Fprintf(l.env.stderr, "%s %s\n", l.env.now().Format("15:04:05"), text)
+	fmt.Fprintf(l.env.stderr, "%s %s%s\n", l.env.now().Format("15:04:05"), sign, printable(text))
 }

@@ -8,9 +8,7 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -148,102 +146,6 @@ func (p Patient) storageClasses(ctx context.Context) ([]Finding, error) {
 		}
 	}
 	return append(found, bad(Error, check, "Name one in workspace.storageClass, or use workspace: {emptyDir: …}.", "there is no default class, and a workspace names none")...), nil
-}
-
-// quota looks whether the namespace's quotas have room for the pods that are
-// not there yet.
-func (p Patient) quota(ctx context.Context) ([]Finding, error) {
-	pods := map[string]*corev1.Pod{}
-	for _, object := range p.Objects {
-		if object.Object.GetKind() == "Pod" {
-			pods[object.Object.GetName()] = podOf(object.Object)
-		}
-	}
-	object := failure.Object{Kind: "resourcequotas", Namespace: p.Fleet.Namespace}
-	quotas, err := p.resource("", "v1", "resourcequotas", p.Fleet.Namespace).List(ctx, metav1.ListOptions{})
-	if refused(err) {
-		return bad(Unknown, "quota", "Have an administrator grant it: list resourcequotas.", "quotas may not be read"), nil
-	}
-	if err != nil {
-		return nil, failure.From(err, object)
-	}
-	live, err := p.resource("", "v1", "pods", p.Fleet.Namespace).List(ctx, metav1.ListOptions{LabelSelector: render.PartOfLabel + "=" + render.ApplySetID(p.Fleet)})
-	if err != nil && !refused(err) {
-		return nil, failure.From(err, object)
-	}
-	warm := map[string]int{}
-	if live != nil {
-		for _, pod := range live.Items {
-			delete(pods, pod.GetName())
-			if labels := pod.GetLabels(); render.IsWarm(labels) {
-				warm[labels[render.PoolIDLabel]]++
-			}
-		}
-	}
-	pools, err := render.Pools(p.Fleet)
-	if err != nil {
-		return nil, err
-	}
-	for _, pool := range pools {
-		for slot := warm[pool.Pod.GetLabels()[render.PoolIDLabel]]; slot < pool.Min; slot++ {
-			pods[pool.PodName(slot)] = podOf(pool.Pod)
-		}
-	}
-	needed := needs(pods)
-	var found []Finding
-	for _, quota := range quotas.Items {
-		hard, _, _ := unstructured.NestedStringMap(quota.Object, "status", "hard")
-		used, _, _ := unstructured.NestedStringMap(quota.Object, "status", "used")
-		for name, text := range hard {
-			need, ok := needed[name]
-			room, err := resource.ParseQuantity(text)
-			if !ok || err != nil {
-				continue
-			}
-			if in, err := resource.ParseQuantity(used[name]); err == nil {
-				room.Sub(in)
-			}
-			if need.Cmp(room) > 0 {
-				found = append(found, bad(Error, "quota", "Raise it, ask for less, or stop sandboxes that are not needed.",
-					"quota %s has %s of %s left, and %s that are to come need %s", quota.GetName(), room.String(), name, count(len(pods), "pod"), need.String())...)
-			}
-		}
-	}
-	if len(found) > 0 || len(quotas.Items) == 0 {
-		return found, nil
-	}
-	return good("quota", "there is room for the %s that are to come", count(len(pods), "pod")), nil
-}
-
-func podOf(object *unstructured.Unstructured) *corev1.Pod {
-	pod := new(corev1.Pod)
-	if err := fromUnstructured(object, pod); err != nil {
-		return nil
-	}
-	return pod
-}
-
-// needs is what pods count against quotas, by the quotas' names.
-func needs(pods map[string]*corev1.Pod) map[string]resource.Quantity {
-	sum := map[string]resource.Quantity{"pods": *resource.NewQuantity(int64(len(pods)), resource.DecimalSI)}
-	add := func(prefix string, list corev1.ResourceList) {
-		for name, amount := range list {
-			total := sum[prefix+string(name)]
-			total.Add(amount)
-			sum[prefix+string(name)] = total
-		}
-	}
-	for _, pod := range pods {
-		if pod == nil {
-			continue
-		}
-		for _, container := range pod.Spec.Containers {
-			add("limits.", container.Resources.Limits)
-			add("requests.", container.Resources.Requests)
-			add("", container.Resources.Requests) // the same, by its short name
-		}
-	}
-	return sum
 }
 
 // egress probes whether policies are enforced.

@@ -7,15 +7,11 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 
@@ -122,101 +118,4 @@ func (p Patient) server(context.Context) ([]Finding, error) {
 			"the server is %s, which cannot resize a pod in place", p.Version), nil
 	}
 	return good("server", "the server is %s", p.Version), nil
-}
-
-// right is a right that the file needs.
-type right struct {
-	group, resource, subresource, verb, namespace string
-}
-
-func (r right) String() string {
-	text := r.verb + " " + r.resource
-	if r.subresource != "" {
-		text += "/" + r.subresource
-	}
-	if r.group != "" {
-		text += "." + r.group
-	}
-	if r.namespace == "" {
-		return text + " in the whole cluster"
-	}
-	return text + " in namespace " + r.namespace
-}
-
-// rights are those that applying the fleet, and working in it, needs.
-func (p Patient) rights() []right {
-	var all []right
-	used := map[k8sschema.GroupVersionKind]bool{}
-	for _, object := range p.Objects {
-		used[object.Object.GroupVersionKind()] = true
-	}
-	for _, kind := range render.KindsOf(p.Fleet) {
-		verbs := []string{"list"}
-		if used[kind.Kind] || kind.Kind.Kind == "ConfigMap" { // with the fleet's own record
-			verbs = []string{"get", "list", "create", "patch", "delete"}
-		}
-		namespace := p.Fleet.Namespace
-		if !kind.Namespaced {
-			namespace = ""
-		}
-		for _, verb := range verbs {
-			all = append(all, right{kind.Resource.Group, kind.Resource.Resource, "", verb, namespace})
-		}
-	}
-	for resource, verb := range map[string]string{"exec": "create", "log": "get", "resize": "patch"} {
-		all = append(all, right{"", "pods", resource, verb, p.Fleet.Namespace})
-	}
-	all = append(all, right{"", "pods", "", "watch", p.Fleet.Namespace}, right{"", "events", "", "list", p.Fleet.Namespace})
-	slices.SortFunc(all, func(a, b right) int {
-		return slices.Compare([]string{a.resource, a.subresource, a.verb}, []string{b.resource, b.subresource, b.verb})
-	})
-	return all
-}
-
-// permissions asks for each right whether the user has it.
-func (p Patient) permissions(ctx context.Context) ([]Finding, error) {
-	var mutex sync.Mutex // protects missing
-	missing := map[string]bool{}
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(16)
-	rights := p.rights()
-	for _, right := range rights {
-		group.Go(func() error {
-			allowed, err := p.may(ctx, right)
-			mutex.Lock()
-			defer mutex.Unlock()
-			if err == nil && !allowed {
-				missing[right.String()] = true
-			}
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, fmt.Errorf("asking for permissions: %w", err)
-	}
-	if len(missing) == 0 {
-		return good("permissions", "all %d rights that the file needs are there", len(rights)), nil
-	}
-	var found []Finding
-	for _, what := range slices.Sorted(maps.Keys(missing)) {
-		found = append(found, bad(Error, "permissions", "Have an administrator grant it: the Role and ClusterRole that sandboxctl render shows have all rights that are needed.",
-			"no permission to %s", what)...)
-	}
-	return found, nil
-}
-
-// may asks the server by a SelfSubjectAccessReview.
-func (p Patient) may(ctx context.Context, r right) (bool, error) {
-	review := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-		"spec": map[string]any{"resourceAttributes": map[string]any{
-			"group": r.group, "resource": r.resource, "subresource": r.subresource, "verb": r.verb, "namespace": r.namespace,
-		}},
-	}}
-	answer, err := p.resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "").Create(ctx, review, metav1.CreateOptions{})
-	if err != nil {
-		return false, err
-	}
-	allowed, _, err := unstructured.NestedBool(answer.Object, "status", "allowed")
-	return allowed, err
 }

@@ -1,10 +1,13 @@
 package plan
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
+
+	"github.com/agentpane/sandboxctl/reconcile/failure"
 )
 
 func parse(t *testing.T, text string) map[string]any {
@@ -62,6 +65,16 @@ func TestMask(t *testing.T) {
 		{Path: env + "[db_password].value", Old: "abc"},
 		{Path: env + "[EDITOR].value", Old: "vi", New: "vim"},
 		{Path: env + "[GITHUB_TOKEN].name", New: "GITHUB_TOKEN"},
+		{Path: env + "[OPENAI_KEY].value", New: "abc"},
+		{Path: env + "[SSH_KEY_PASSPHRASE].value", New: "abc"},
+		{Path: env + "[DB_PWD].value", New: "abc"},
+		{Path: env + "[GITHUB_PAT].value", New: "abc"},
+		{Path: env + "[SENTRY_DSN].value", New: "abc"},
+		{Path: env + "[PATH].value", New: "/bin"},
+		{Path: env + "[KEYBOARD].value", New: "us"},
+		{Path: env + "[DATABASE_URL].value", Old: "postgres://db/x", New: "postgres://me:secret@db/x"},
+		{Path: ".spec.containers[sandbox].args[0]", New: "--db=postgres://me:secret@db"},
+		{Path: ".spec.containers[sandbox].args[1]", New: "http://a.example:80/b@c"},
 		{Path: `.metadata.annotations["kubectl.kubernetes.io/last-applied-configuration"]`, Old: "{}"},
 	}
 	want := []Field{
@@ -69,7 +82,16 @@ func TestMask(t *testing.T) {
 		{Path: fields[1].Path, New: Masked, Sensitive: true},
 		{Path: fields[2].Path, Old: Masked, Sensitive: true},
 		fields[3], fields[4],
-		{Path: fields[5].Path, Old: Masked, Sensitive: true},
+		{Path: fields[5].Path, New: Masked, Sensitive: true},
+		{Path: fields[6].Path, New: Masked, Sensitive: true},
+		{Path: fields[7].Path, New: Masked, Sensitive: true},
+		{Path: fields[8].Path, New: Masked, Sensitive: true},
+		{Path: fields[9].Path, New: Masked, Sensitive: true},
+		fields[10], fields[11],
+		{Path: fields[12].Path, Old: Masked, New: MaskedChanged, Sensitive: true},
+		{Path: fields[13].Path, New: Masked, Sensitive: true},
+		fields[14],
+		{Path: fields[15].Path, Old: Masked, Sensitive: true},
 	}
 	if diff := cmp.Diff(want, mask("Pod", fields)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
@@ -80,5 +102,16 @@ func TestMask(t *testing.T) {
 	secret := mask("Secret", []Field{{Path: ".data.a", Old: "x", New: "y"}, {Path: ".type", New: "Opaque"}})
 	if secret[0].New != MaskedChanged || secret[1].New != "Opaque" {
 		t.Errorf("a Secret: %v", secret)
+	}
+}
+
+// TestRefusalsAreMasked: what refuses an object may repeat what it has read there.
+func TestRefusalsAreMasked(t *testing.T) {
+	object := pod(t, "a", `{"containers":[{"name":"sandbox","env":[{"name":"API_TOKEN","value":"tops3cret"},{"name":"EDITOR","value":"nano"}]}]}`)
+	refusal := failure.New(failure.AdmissionRefused, failure.Object{Kind: "pod", Name: "a"}, "webhook w: env tops3cret, nano")
+	p := Make(input(wanted(object)), map[Ref]Answer{RefOf(object): {Problem: refusal}})
+	got := p.Changes[0].Problem
+	if want := "env (sensitive), nano"; !strings.HasSuffix(got.Error(), want) || failure.CodeOf(got) != failure.AdmissionRefused {
+		t.Errorf("got %v, want %s", got, want)
 	}
 }

@@ -36,15 +36,6 @@ type Document struct {
 	Summary Summary        `json:"summary"`
 }
 
-// Source is what a saved plan was made from and for: it can be applied to
-// nothing else.
-type Source struct {
-	// ConfigDigest is a SHA-256 of the objects that were wanted.
-	ConfigDigest string `json:"configDigest"`
-	// Cluster is the uid of the cluster's kube-system namespace.
-	Cluster string `json:"cluster"`
-}
-
 // DocumentChange is a Change.
 type DocumentChange struct {
 	Action      Action          `json:"action"`

@@ -3,9 +3,11 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/agentpane/sandboxctl/reconcile/proof"
@@ -175,6 +177,7 @@ func changeOf(object render.Object, live *unstructured.Unstructured, answer Answ
 		}
 	}
 	change.Adopt = adoptionOf(object)
+	change.Problem = maskProblem(change.Problem, object.Object, before)
 	if before == nil {
 		change.Fields = mask(change.Ref.Kind, Diff(nil, contentOf(object.Object)))
 		return change
@@ -219,8 +222,7 @@ func contentOf(object *unstructured.Unstructured) map[string]any {
 	return content
 }
 
-// disruptionOf: of what can change in a running pod, only a container's image
-// makes the kubelet start the container anew.
+// disruptionOf is what a change means to those who work in the pod.
 func disruptionOf(change Change) Disruption {
 	if change.Ref.Kind != "Pod" {
 		return None
@@ -231,14 +233,36 @@ func disruptionOf(change Change) Disruption {
 	case Delete:
 		return Ends
 	}
-	restarts := slices.ContainsFunc(change.Fields, func(field Field) bool {
-		return strings.HasPrefix(field.Path, ".spec.") && !strings.HasPrefix(field.Path, ".spec.initContainers[") && strings.HasSuffix(field.Path, ".image")
-	})
-	if restarts {
+	if slices.ContainsFunc(change.Fields, func(field Field) bool { return restarts(change.Desired, field.Path) }) {
 		return Restarts
 	}
 	return None
 }
+
+// restarts tells whether the kubelet starts a container of the pod anew when that
+// field changes. Of what can change in a running pod, its image does so, and CPU
+// or memory where its resizePolicy says so.
+func restarts(pod *unstructured.Unstructured, path string) bool {
+	if strings.HasPrefix(path, ".spec.") && !strings.HasPrefix(path, ".spec.initContainers[") && strings.HasSuffix(path, ".image") {
+		return true
+	}
+	resource := containerResource.FindStringSubmatch(path)
+	if resource == nil {
+		return false
+	}
+	containers, _, _ := unstructured.NestedSlice(pod.Object, "spec", "containers")
+	return slices.ContainsFunc(containers, func(container any) bool {
+		c, _ := container.(map[string]any)
+		policies, _, _ := unstructured.NestedSlice(c, "resizePolicy")
+		return c["name"] == resource[1] && slices.ContainsFunc(policies, func(policy any) bool {
+			p, _ := policy.(map[string]any)
+			return p["resourceName"] == resource[2] && p["restartPolicy"] == string(corev1.RestartContainer)
+		})
+	})
+}
+
+// containerResource is the path of an amount that a container asks for.
+var containerResource = regexp.MustCompile(`^\.spec\.containers\[([^]]*)\]\.resources\.(?:limits|requests)\.([^.]*)$`)
 
 // prune plans the deletion of what carries the fleet's label and is no longer
 // wanted, and says what stays in spite of that.

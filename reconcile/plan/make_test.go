@@ -3,13 +3,16 @@ package plan
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
 )
 
 const ours = `"labels":{"applyset.kubernetes.io/part-of":"ours"}`
@@ -48,6 +51,12 @@ func wanted(objects ...*unstructured.Unstructured) []render.Object {
 	return desired
 }
 
+// sized is a pod with that much memory, and what another amount means to it.
+func sized(t *testing.T, memory, policy string) *unstructured.Unstructured {
+	return pod(t, "a", `{"containers":[{"name":"sandbox","resizePolicy":[{"resourceName":"cpu","restartPolicy":"NotRequired"},
+		{"resourceName":"memory","restartPolicy":"`+policy+`"}],"resources":{"limits":{"memory":"`+memory+`"}}}]}`)
+}
+
 func TestUnchangedObjectsAreNotAsked(t *testing.T) {
 	object := pod(t, "a", `{"image":"x","cpu":"1"}`)
 	in := input(wanted(object), applied(t, object))
@@ -83,6 +92,24 @@ func TestChanges(t *testing.T) {
 			answer: func(d *unstructured.Unstructured) Answer { return Answer{Result: d} },
 			want: Change{Action: Update, Disruption: Restarts,
 				Fields: []Field{{Path: ".spec.image", Old: "x", New: "y"}}},
+		},
+		{
+			name: "memory that restarts the container", desired: sized(t, "2Gi", "RestartContainer"),
+			live: func(live *unstructured.Unstructured) {
+				live.Object["spec"] = sized(t, "1Gi", "RestartContainer").Object["spec"]
+			},
+			answer: func(d *unstructured.Unstructured) Answer { return Answer{Result: d, Resize: true} },
+			want: Change{Action: Update, Disruption: Restarts, Resize: true,
+				Fields: []Field{{Path: ".spec.containers[sandbox].resources.limits.memory", Old: "1Gi", New: "2Gi"}}},
+		},
+		{
+			name: "memory that does not", desired: sized(t, "2Gi", "NotRequired"),
+			live: func(live *unstructured.Unstructured) {
+				live.Object["spec"] = sized(t, "1Gi", "NotRequired").Object["spec"]
+			},
+			answer: func(d *unstructured.Unstructured) Answer { return Answer{Result: d, Resize: true} },
+			want: Change{Action: Update, Disruption: None, Resize: true,
+				Fields: []Field{{Path: ".spec.containers[sandbox].resources.limits.memory", Old: "1Gi", New: "2Gi"}}},
 		},
 		{
 			name: "a value that cannot change", desired: pod(t, "a", `{"image":"x"}`),
@@ -217,13 +244,45 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// TestSourceHasWhatApplyGoesBy: a saved plan is applied as its file says.
+func TestSourceHasWhatApplyGoesBy(t *testing.T) {
+	fleets, found := schema.Load([]string{"-"}, strings.NewReader(`
+apiVersion: agentpane.io/v1alpha1
+kind: SandboxFleet
+name: f
+namespace: n
+cluster: {context: other}
+podSecurity: baseline
+egress: {unenforced: allow, image: "example.org/gateway:1"}
+limits: {min: {cpu: 200m}}
+sandboxes: {a: {image: "i:1"}, b: {image: "i:1", state: stopped}}
+`))
+	if found.HasErrors() {
+		t.Fatal(found)
+	}
+	file, saved := fleets[0], SourceOf(fleets[0], "c").Fleet(Plan{Fleet: "f", Namespace: "n"})
+	if saved.Name != file.Name || saved.Namespace != file.Namespace || saved.Cluster != file.Cluster || saved.PodSecurity != file.PodSecurity ||
+		saved.Egress.Unenforced != file.Egress.Unenforced || saved.Egress.Image != file.Egress.Image {
+		t.Errorf("got %+v", saved)
+	}
+	if diff := cmp.Diff(file.Limits, saved.Limits); diff != "" {
+		t.Errorf("limits: -file +saved\n%s", diff)
+	}
+	if b, _ := saved.Sandbox("b"); b.State != schema.Stopped {
+		t.Errorf("its sandboxes are %+v", saved.Sandboxes)
+	}
+}
+
 // TestSavedPlanIsThePlan: what is saved and opened again is the same plan, down
 // to the kinds of its numbers.
 func TestSavedPlanIsThePlan(t *testing.T) {
 	object := pod(t, "a", `{"image":"x","cpu":2,"ports":[{"port":80}],"share":0.5}`)
 	gone := applied(t, pod(t, "gone", `{}`))
 	p := Make(input(wanted(object), gone), map[Ref]Answer{RefOf(object): {Result: object}})
-	source := Source{ConfigDigest: "d", Cluster: "c"}
+	source := Source{
+		Cluster: "c", Connection: schema.Cluster{Context: "x"}, PodSecurity: schema.Baseline, Unenforced: schema.Allow, GatewayImage: "i:1",
+		Limits: schema.Limits{Min: schema.Amounts{CPU: resource.MustParse("100m")}}, Stopped: []string{"b"},
+	}
 	content, err := p.Save(source)
 	if err != nil {
 		t.Fatal(err)
@@ -235,8 +294,8 @@ func TestSavedPlanIsThePlan(t *testing.T) {
 	if diff := cmp.Diff(p, opened); diff != "" {
 		t.Errorf("-saved +opened\n%s", diff)
 	}
-	if openedSource != source {
-		t.Errorf("got %v", openedSource)
+	if diff := cmp.Diff(source, openedSource); diff != "" {
+		t.Errorf("its source: -saved +opened\n%s", diff)
 	}
 	printed, err := utiljson.Marshal(p.Document())
 	if err != nil {

@@ -77,7 +77,7 @@ func TestSessions(t *testing.T) {
 			if test.disrupted == "" && p.Empty() != (test.changes == 0) {
 				t.Errorf("the plan is empty: %v", p.Empty())
 			}
-			content, err := p.Save(Source{ConfigDigest: "d", Cluster: "c"})
+			content, err := p.Save(Source{Cluster: "c"})
 			if err != nil || test.disrupted != "" {
 				return
 			}

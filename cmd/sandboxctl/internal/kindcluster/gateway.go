@@ -9,11 +9,9 @@ import (
 	"path/filepath"
 
 	"sigs.k8s.io/kind/pkg/cluster/nodes"
-)
 
-// DefaultGatewayImage is the image of the egress gateway and of the gate; it
-// holds this very program.
-const DefaultGatewayImage = "agentpane/sandboxctl:dev"
+	"github.com/agentpane/sandboxctl/render"
+)
 
 // gatewayDockerfile is the last stage of examples/gateway-image/Dockerfile: what
 // the first one builds is there already.
@@ -27,24 +25,24 @@ func (c *Clusters) loadGateway(ctx context.Context, all []nodes.Node, o Options)
 	if o.Program == "" {
 		return nil
 	}
-	full := fullName(DefaultGatewayImage)
-	id, err := c.imageID(ctx, full)
+	name := render.GatewayImage() // which holds this very program
+	id, err := c.imageID(ctx, name)
 	if err != nil && isStatic(o.Program) {
-		err = c.progress.step("Building the image "+DefaultGatewayImage, func() error { return c.buildGateway(ctx, full, o.Program) })
+		err = c.progress.step("Building the image "+name, func() error { return c.buildGateway(ctx, name, o.Program) })
 		if err == nil {
-			id, err = c.imageID(ctx, full)
+			id, err = c.imageID(ctx, name)
 		}
 	}
 	if err != nil {
 		c.progress.Warnf("%s does not have the image %s, which tests and enforces allowlists: `make gateway-image` in a checkout of sandboxctl builds it. Then run this again.",
-			c.engine.Name, DefaultGatewayImage)
+			c.engine.Name, name)
 		return nil
 	}
-	_, err = c.load(ctx, all, DefaultGatewayImage, id)
+	_, err = c.load(ctx, all, name, id)
 	return err
 }
 
-func (c *Clusters) buildGateway(ctx context.Context, full, program string) error {
+func (c *Clusters) buildGateway(ctx context.Context, name, program string) error {
 	return inTempDir(func(dir string) error {
 		if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(gatewayDockerfile), 0o644); err != nil {
 			return err
@@ -52,7 +50,7 @@ func (c *Clusters) buildGateway(ctx context.Context, full, program string) error
 		if err := copyProgram(program, filepath.Join(dir, "sandboxctl")); err != nil {
 			return fmt.Errorf("copying the program: %w", err)
 		}
-		_, err := c.engine.run(ctx, "build", "--tag", full, dir)
+		_, err := c.engine.run(ctx, "build", "--tag", name, dir)
 		return err
 	})
 }
