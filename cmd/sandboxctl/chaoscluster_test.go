@@ -209,10 +209,12 @@ func (s *siege) restore() {
 func (s *siege) lose() {
 	s.Helper()
 	s.own.control("stop", "kubelet")
-	s.eventually("the node is not ready", func(ctx context.Context) bool {
-		pod := s.podOf("a")
-		return pod.Spec.NodeName != "" && !isReady(pod)
-	})
+	for deadline := time.Now().Add(4 * time.Minute); isReady(s.podOf("a")); {
+		if time.Now().After(deadline) {
+			s.Fatal("the node's pods stay ready without a kubelet")
+		}
+		<-time.After(time.Second) // a span between two looks
+	}
 	s.save()
 	<-time.After(span(time.Second, 20*time.Second)) // it is away
 	s.own.control("start", "kubelet")
