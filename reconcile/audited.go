@@ -112,8 +112,7 @@ func (r *Reconciler) stopped(change plan.Change) bool {
 	return !change.IdleSince.IsZero() || ok && sandbox.State == schema.Stopped
 }
 
-// profile is the one that pods pass; empty where it is not known, as of a saved
-// plan.
+// profile is the one that pods pass; empty where no fleet is being changed.
 func (r *Reconciler) profile() string {
 	if r.fleet == nil {
 		return ""

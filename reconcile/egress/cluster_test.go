@@ -428,8 +428,8 @@ func (f *field) modes(web, wild, internal, closed *corev1.Pod, gateway string) {
 	})
 	mode("20 a pod that was just born", func(f *field) {
 		newborn := f.pod("newborn")
-		window, ok := sandboxes.EgressWindow(newborn)
-		if !ok {
+		window, code, _, ok := sandboxes.GateWord(newborn.Status.InitContainerStatuses)
+		if !ok || code != "" {
 			f.Errorf("its gate left no word: %v", newborn.Status.InitContainerStatuses)
 		}
 		f.Logf("a new pod was open for %s before its gate let it go on", window)

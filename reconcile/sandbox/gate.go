@@ -23,13 +23,6 @@ func GateOpened(open time.Duration) string {
 	return fmt.Sprintf("egress is enforced; it was open for %d ms", open.Milliseconds())
 }
 
-// EgressWindow is how long a new pod could reach what it must not, by its gate's
-// word; false for a pod that has no gate, or whose gate has not opened.
-func EgressWindow(pod *corev1.Pod) (window time.Duration, ok bool) {
-	window, code, _, ok := GateWord(pod.Status.InitContainerStatuses)
-	return window, ok && code == ""
-}
-
 // GateWord is the word that a gate among the containers has left of how it
 // ended last: for how long egress was open, or why it gave up.
 func GateWord(statuses []corev1.ContainerStatus) (window time.Duration, code failure.Code, message string, ok bool) {

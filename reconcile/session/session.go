@@ -98,9 +98,6 @@ func digest(parts ...any) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// TaskName returns the name of an agent's session for a task, as AgentPane's.
-func TaskName(task string) string { return taskPrefix + task }
-
 const taskPrefix = "agent-"
 
 // TaskOf returns the task of an agent's session; empty for any other session.
