@@ -100,6 +100,9 @@ func (d *dnsServers) close() {
 // address, and any other with that there is none. Where the allowlist has the
 // preset dns, other questions are the cluster's to answer.
 func (g *Gateway) answer(ctx context.Context, client netip.Addr, question *dns.Msg) *dns.Msg {
+	if len(question.Question) != 1 { // a header may promise one that does not follow
+		return new(dns.Msg).SetRcodeFormatError(question)
+	}
 	reply := new(dns.Msg).SetReply(question)
 	reply.RecursionAvailable = true
 	q := question.Question[0]

@@ -1,0 +1,48 @@
+//go:build linux
+
+package egress_test
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/agentpane/sandboxctl/reconcile/egress"
+	"github.com/agentpane/sandboxctl/render"
+)
+
+// asks is a connection to the gateway's DNS.
+func (r *rig) asks(client netip.Addr, network string) *dns.Conn {
+	r.Helper()
+	var local net.Addr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(client, 0))
+	if network == "tcp" {
+		local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(client, 0))
+	}
+	dialer := net.Dialer{LocalAddr: local, Timeout: 5 * time.Second}
+	conn, err := dialer.Dial(network, netip.AddrPortFrom(gatewayAddress, render.DNSPort).String())
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	return &dns.Conn{Conn: conn}
+}
+
+// TestQuestionWithoutOne: a header that promises a question which does not follow
+// is malformed, and hurts nobody.
+func TestQuestionWithoutOne(t *testing.T) {
+	r := newRig(t, egress.DefaultLimits())
+	for _, network := range []string{"udp", "tcp"} {
+		conn := r.asks(sandbox, network)
+		if _, err := conn.Write([]byte("\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00")); err != nil {
+			t.Fatal(err)
+		}
+		if reply, err := conn.ReadMsg(); err != nil || reply.Id != 7 || reply.Rcode != dns.RcodeFormatError {
+			t.Errorf("by %s: got %v, %v", network, reply, err)
+		}
+	}
+	r.ask(sandbox, "udp", "allowed.test", dns.TypeA)
+}
