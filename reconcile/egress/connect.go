@@ -153,12 +153,16 @@ func reset(conn net.Conn) {
 }
 
 // peekTLS looks at what a client says on a connection to a host: where it is a
-// TLS ClientHello, it must be for that host. It returns what it has read.
+// TLS ClientHello, it must be for that host. It returns what it has read. A client
+// that says nothing within its time is not let through: it could name another
+// later.
 func peekTLS(conn net.Conn, host string) ([]byte, verdict) {
 	const handshake = 0x16
 	first := make([]byte, 1)
-	if _, err := io.ReadFull(conn, first); err != nil {
-		return nil, allowed // there is nothing that could name another
+	if _, err := io.ReadFull(conn, first); errors.Is(err, io.EOF) {
+		return nil, allowed // it will say nothing
+	} else if err != nil {
+		return nil, noName
 	}
 	if first[0] != handshake {
 		return first, allowed
