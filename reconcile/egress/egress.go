@@ -79,7 +79,7 @@ type Gateway struct {
 func New(options Options) *Gateway {
 	g := &Gateway{
 		State: newState(options.Now), options: options, metrics: newMetrics(options.Metrics),
-		denials:  newDenials(options.Audit, options.Now),
+		denials:  newDenials(options.Audit),
 		forwards: map[int32]*listening{}, draining: make(chan struct{}),
 	}
 	g.flows = newFlows(options.Limits, g.metrics)
@@ -120,6 +120,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return errors.Join(err, group.Wait())
 	}
 	group.Go(func() error { return g.follow(groupCtx, serving) })
+	group.Go(func() error { return g.recordCounted(groupCtx) })
+	defer g.flushDenials()
 	<-groupCtx.Done()
 	close(g.draining)
 	for _, listener := range open {

@@ -56,6 +56,8 @@ type rig struct {
 	tls   *httptest.Server
 	log   *syncBuffer
 	pool  *x509.CertPool
+
+	stop func() // ends the gateway, and waits until it has ended
 }
 
 // syncBuffer is what several goroutines write to.
@@ -155,12 +157,13 @@ func newRig(t testing.TB, limits egress.Limits) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- r.Gateway.Run(ctx) }()
-	t.Cleanup(func() {
+	r.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(r.stop)
 	r.wait("the gateway to listen", func() bool {
 		conn, err := r.dial(sandbox, 22222)
 		if err == nil {

@@ -5,6 +5,7 @@ package egress_test
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"github.com/agentpane/sandboxctl/reconcile/egress"
 	"github.com/agentpane/sandboxctl/render"
@@ -52,4 +55,17 @@ func TestSilentTunnelIsRefused(t *testing.T) {
 	}
 	r.mustEnd("a tunnel on which nothing is said", reader, conn)
 	r.wait("it to be recorded", func() bool { return strings.Contains(r.log.String(), "say which host") })
+}
+
+// TestFloodOfNames: whoever invents names does not fill the log, and is counted.
+func TestFloodOfNames(t *testing.T) {
+	const most, names = 64, 100
+	r := newRig(t, egress.DefaultLimits())
+	for i := range names {
+		r.ask(sandbox, "udp", fmt.Sprintf("%d.denied.test", i), dns.TypeA)
+	}
+	r.stop()
+	if got := strings.Count(r.log.String(), `"security.egress_denied"`); got != most+1 || !strings.Contains(r.log.String(), fmt.Sprintf(`"repeated":%d`, names-most)) {
+		t.Errorf("%d records of %d refusals: %s", got, names, r.log.String())
+	}
 }
