@@ -3,6 +3,8 @@
 package egress_test
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -45,4 +47,27 @@ func TestQuestionWithoutOne(t *testing.T) {
 		}
 	}
 	r.ask(sandbox, "udp", "allowed.test", dns.TypeA)
+}
+
+// TestLookupKeepsToItsContext, also of who asks first; the question goes on for the
+// others.
+func TestLookupKeepsToItsContext(t *testing.T) {
+	names := newNameServer(t)
+	names.set("a.test", "198.51.100.1")
+	release := names.holdBack()
+	resolver := egress.NewResolver([]string{names.address}, time.Now)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := resolver.Lookup(ended, "a.test")
+	release()
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if got, err := resolver.Lookup(t.Context(), "a.test"); err != nil || len(got) != 1 || names.count("a.test") != 1 {
+		t.Errorf("got %v, %v after %d questions, want the answer to the first", got, err, names.count("a.test"))
+	}
+	resolver.Close()
+	if _, err := resolver.Lookup(t.Context(), "b.test"); !errors.Is(err, context.Canceled) {
+		t.Errorf("once it is closed: got %v", err)
+	}
 }

@@ -87,8 +87,10 @@ func New(options Options) *Gateway {
 }
 
 // Run serves until ctx ends, then takes no new connection and waits for those
-// that there are, for as long as its grace. It waits for all that it started.
+// that there are, for as long as its grace. It waits for all that it started, and
+// closes the resolver.
 func (g *Gateway) Run(ctx context.Context) error {
+	defer g.options.Resolver.Close()
 	group, groupCtx := errgroup.WithContext(ctx)
 	// Connections outlive ctx, by the grace.
 	serving, end := context.WithCancel(context.WithoutCancel(ctx))

@@ -258,6 +258,7 @@ type nameServer struct {
 	mutex   sync.Mutex // protects what follows
 	names   map[string][]string
 	asked   map[string]int
+	hold    chan struct{} // where there is one, no answer is given before it is closed
 }
 
 func newNameServer(t testing.TB) *nameServer {
@@ -295,12 +296,27 @@ func (n *nameServer) count(name string) int {
 	return n.asked[dns.Fqdn(name)]
 }
 
+// holdBack has the server answer nothing until release is called.
+func (n *nameServer) holdBack() (release func()) {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	hold := make(chan struct{})
+	n.hold = hold
+	return func() { close(hold) }
+}
+
 func (n *nameServer) ServeDNS(w dns.ResponseWriter, request *dns.Msg) {
+	n.mutex.Lock()
+	hold := n.hold
+	n.asked[request.Question[0].Name]++
+	n.mutex.Unlock()
+	if hold != nil {
+		<-hold
+	}
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
 	reply := new(dns.Msg).SetReply(request)
 	q := request.Question[0]
-	n.asked[q.Name]++
 	addresses, ok := n.names[q.Name]
 	if !ok {
 		reply.Rcode = dns.RcodeNameError
