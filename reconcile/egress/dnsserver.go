@@ -2,8 +2,6 @@ package egress
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 
@@ -28,8 +26,8 @@ type dnsServers struct {
 	servers []*dns.Server
 }
 
-func (g *Gateway) listenDNS(ctx context.Context) (*dnsServers, error) {
-	config := new(net.ListenConfig)
+// newDNS serves on what is given; ctx bounds the questions that are passed on.
+func (g *Gateway) newDNS(ctx context.Context, packets net.PacketConn, listener net.Listener) *dnsServers {
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, question *dns.Msg) {
 		reply := g.answer(ctx, clientOf(w.RemoteAddr()), question)
 		if w.RemoteAddr().Network() == "udp" {
@@ -37,18 +35,10 @@ func (g *Gateway) listenDNS(ctx context.Context) (*dnsServers, error) {
 		}
 		_ = w.WriteMsg(reply) // who asked has gone, or asks again
 	})
-	udp, err := config.ListenPacket(ctx, "udp", g.endpoint(render.DNSPort))
-	if err != nil {
-		return nil, fmt.Errorf("listening: %w", err)
-	}
-	tcp, err := config.Listen(ctx, "tcp", g.endpoint(render.DNSPort))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listening: %w", err), udp.Close())
-	}
 	return &dnsServers{[]*dns.Server{
-		{PacketConn: udp, Handler: handler, UDPSize: dns.MinMsgSize, MsgAcceptFunc: accept},
-		{Listener: tcp, Handler: handler, MaxTCPQueries: 128, MsgAcceptFunc: accept},
-	}}, nil
+		{PacketConn: packets, Handler: handler, UDPSize: dns.MinMsgSize, MsgAcceptFunc: accept},
+		{Listener: listener, Handler: handler, MaxTCPQueries: 128, MsgAcceptFunc: accept},
+	}}
 }
 
 // accept turns away what is no question, before it is parsed any further.
@@ -71,11 +61,11 @@ func udpSize(question *dns.Msg) int {
 }
 
 func (d *dnsServers) serve(ctx context.Context) error {
-	group := new(errgroup.Group)
+	group, serving := errgroup.WithContext(ctx)
 	for _, server := range d.servers {
 		group.Go(server.ActivateAndServe)
 	}
-	stop := context.AfterFunc(ctx, d.close)
+	stop := context.AfterFunc(serving, d.close) // one that fails ends the other
 	defer stop()
 	err := group.Wait()
 	if ctx.Err() != nil {

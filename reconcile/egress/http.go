@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
 )
 
@@ -29,9 +28,9 @@ type web struct {
 
 type connKey struct{}
 
-// startHTTP serves both ports of HTTP. Each request is looked at: that the first
+// startHTTP serves HTTP on the listeners. Each request is looked at: that the first
 // one of a connection was allowed says nothing of the next.
-func (g *Gateway) startHTTP(ctx, serving context.Context) (*web, error) {
+func (g *Gateway) startHTTP(ctx, serving context.Context, listeners ...net.Listener) *web {
 	w := &web{serving: make(chan struct{})}
 	w.transport = &http.Transport{
 		// A connection serves one request, and is not there for another
@@ -62,17 +61,6 @@ func (g *Gateway) startHTTP(ctx, serving context.Context) (*web, error) {
 		BaseContext: func(net.Listener) context.Context { return serving },
 		Handler:     http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serveHTTP(w, r, proxy) }),
 	}
-	var listeners []net.Listener
-	for _, port := range []int32{render.HTTPPort, render.ProxyPort} {
-		listener, err := g.listen(ctx, port)
-		if err != nil {
-			for _, open := range listeners {
-				_ = open.Close()
-			}
-			return nil, err
-		}
-		listeners = append(listeners, listener)
-	}
 	done := make(chan struct{}, len(listeners))
 	for _, listener := range listeners {
 		go func() {
@@ -87,7 +75,7 @@ func (g *Gateway) startHTTP(ctx, serving context.Context) (*web, error) {
 		close(w.serving)
 	}()
 	context.AfterFunc(ctx, func() { w.server.SetKeepAlivesEnabled(false) })
-	return w, nil
+	return w
 }
 
 // close ends what is left, and waits for the listeners.

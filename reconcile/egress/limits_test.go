@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -55,6 +57,60 @@ func TestSilentTunnelIsRefused(t *testing.T) {
 	}
 	r.mustEnd("a tunnel on which nothing is said", reader, conn)
 	r.wait("it to be recorded", func() bool { return strings.Contains(r.log.String(), "say which host") })
+}
+
+// TestForwardLeadsElsewhere: a port whose destination is another host now does not
+// keep the old one.
+func TestForwardLeadsElsewhere(t *testing.T) {
+	r := newRig(t, egress.DefaultLimits())
+	served := func() bool {
+		_, err := r.http(sandbox, 22222, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		return err == nil
+	}
+	r.wait("the allowed host to be reached", served)
+	other := config(lists())
+	other.Forwards[0].Host = "denied.test"
+	r.SetConfig(other)
+	r.wait("the port to lead to a host that is denied", func() bool { return !served() })
+	r.SetConfig(config(lists()))
+	r.wait("the allowed host to be reached again", served)
+}
+
+// TestTakenPort: a gateway that cannot listen says so, and ends; it is not ready
+// before it listens.
+func TestTakenPort(t *testing.T) {
+	address := netip.MustParseAddr("127.77.1.1")
+	taken, err := net.Listen("tcp", netip.AddrPortFrom(address, render.CanaryPort).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	g := egress.New(egress.Options{Address: address, Resolver: egress.NewResolver(nil, time.Now), Now: time.Now, Limits: egress.DefaultLimits()})
+	g.SetConfig(config(lists()))
+	g.SetService("egress-gateway-f", address)
+	g.SetComplete()
+	if code, text := ready(g); code != http.StatusServiceUnavailable || !strings.Contains(text, "does not listen") {
+		t.Errorf("before it listens: %d %s", code, text)
+	}
+	done := make(chan error, 1)
+	go func() { done <- g.Run(t.Context()) }()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), "listening") {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it does not end")
+	}
+	if code, text := ready(newRig(t, egress.DefaultLimits()).Gateway); code != http.StatusOK {
+		t.Errorf("once it listens: %d %s", code, text)
+	}
+}
+
+func ready(g *egress.Gateway) (code int, text string) {
+	recorder := httptest.NewRecorder()
+	g.Handler(http.NotFoundHandler()).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	return recorder.Code, recorder.Body.String()
 }
 
 // TestFloodOfNames: whoever invents names does not fill the log, and is counted.
