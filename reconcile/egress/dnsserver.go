@@ -19,6 +19,9 @@ const (
 	// missingTTL is how many seconds a name is remembered not to be there: a
 	// list may grow.
 	missingTTL = 2
+	// passedOn is how many questions the cluster's DNS has to answer at once,
+	// passedOnEach how many of one client.
+	passedOn, passedOnEach = 2048, 64
 )
 
 // dnsServers serve DNS on UDP and TCP.
@@ -111,7 +114,7 @@ func (g *Gateway) answer(ctx context.Context, client netip.Addr, question *dns.M
 			g.addAddress(reply, q.Name, g.AddressOf(name))
 		}
 	case dnsAllowed:
-		return g.passOn(ctx, question, reply)
+		return g.passOn(ctx, client, question, reply)
 	default:
 		g.deny(client, name, 53, "dns", notNamed)
 		reply.Rcode = dns.RcodeNameError
@@ -137,8 +140,16 @@ func (g *Gateway) addAddress(reply *dns.Msg, name string, address netip.Addr) {
 	}}
 }
 
-// passOn has the cluster's DNS answer.
-func (g *Gateway) passOn(ctx context.Context, question, reply *dns.Msg) *dns.Msg {
+// passOn has the cluster's DNS answer, unless that has much to answer for the
+// client already.
+func (g *Gateway) passOn(ctx context.Context, client netip.Addr, question, reply *dns.Msg) *dns.Msg {
+	free, ok := g.questions.hold(client)
+	if !ok {
+		g.metrics.questions.WithLabelValues("too many").Inc()
+		reply.Rcode = dns.RcodeServerFailure
+		return reply
+	}
+	defer free()
 	g.metrics.questions.WithLabelValues("passed on").Inc()
 	answer, err := g.options.Resolver.Exchange(ctx, question)
 	if err != nil {

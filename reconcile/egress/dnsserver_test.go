@@ -49,6 +49,30 @@ func TestQuestionWithoutOne(t *testing.T) {
 	r.ask(sandbox, "udp", "allowed.test", dns.TypeA)
 }
 
+// TestPassedOnQuestionsAreBounded: a sandbox has so many questions under way, and
+// no more.
+func TestPassedOnQuestionsAreBounded(t *testing.T) {
+	const most = 64
+	r := newRig(t, egress.DefaultLimits())
+	release := r.names.holdBack()
+	conn := r.asks(open, "udp")
+	for range most + 1 {
+		if err := conn.WriteMsg(new(dns.Msg).SetQuestion("denied.test.", dns.TypeA)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reply, err := conn.ReadMsg()
+	release()
+	if err != nil || reply.Rcode != dns.RcodeServerFailure {
+		t.Fatalf("one too many: got %v, %v", reply, err)
+	}
+	for range most {
+		if reply, err := conn.ReadMsg(); err != nil || reply.Rcode != dns.RcodeSuccess {
+			t.Fatalf("got %v, %v; want an answer", reply, err)
+		}
+	}
+}
+
 // TestLookupKeepsToItsContext, also of who asks first; the question goes on for the
 // others.
 func TestLookupKeepsToItsContext(t *testing.T) {

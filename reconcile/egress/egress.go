@@ -56,6 +56,9 @@ type Limits struct {
 	Idle, Greeting time.Duration
 }
 
+// look is how often it is looked for connections on which nothing is said.
+func (l Limits) look() time.Duration { return l.Idle / 4 }
+
 // DefaultLimits are generous for one sandbox and within a gateway's memory.
 func DefaultLimits() Limits {
 	return Limits{Connections: 8192, PerSandbox: 1024, Idle: time.Hour, Greeting: 10 * time.Second}
@@ -69,6 +72,9 @@ type Gateway struct {
 	denials *denials
 	flows   *flows
 
+	connections *places // those of clients
+	questions   *places // those that are passed on
+
 	listening chan struct{} // closed when it listens
 	draining  chan struct{} // closed when no new connection is to come
 }
@@ -77,10 +83,11 @@ type Gateway struct {
 func New(options Options) *Gateway {
 	g := &Gateway{
 		State: newState(options.Now), options: options, metrics: newMetrics(options.Metrics),
-		denials:   newDenials(options.Audit),
+		denials: newDenials(options.Audit), flows: newFlows(),
 		listening: make(chan struct{}), draining: make(chan struct{}),
 	}
-	g.flows = newFlows(options.Limits, g.metrics)
+	g.connections = newPlaces(options.Limits.Connections, options.Limits.PerSandbox, g.metrics.active)
+	g.questions = newPlaces(passedOn, passedOnEach, g.metrics.asking)
 	return g
 }
 
@@ -97,7 +104,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	// Connections outlive ctx, by the grace.
 	serving, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	dns := g.newDNS(groupCtx, ports.questions, ports.tcp[render.DNSPort])
+	dns := g.newDNS(groupCtx, ports.questions, g.admitting(ports.tcp[render.DNSPort], "dns", 53))
 	defer dns.close()
 	group.Go(func() error { return dns.serve(groupCtx) })
 	var open []*listening
@@ -106,8 +113,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	} {
 		open = append(open, startListening(serving, ports.tcp[port], handle))
 	}
-	web := g.startHTTP(groupCtx, serving, ports.tcp[render.HTTPPort], ports.tcp[render.ProxyPort])
+	web := g.startHTTP(groupCtx, serving, g.admitting(ports.tcp[render.HTTPPort], "http", 80), g.admitting(ports.tcp[render.ProxyPort], "http", 0))
 	group.Go(func() error { return g.follow(groupCtx, serving) })
+	group.Go(func() error { return g.flows.cutIdle(groupCtx, g.options.Limits) })
 	group.Go(func() error { return g.recordCounted(groupCtx) })
 	defer g.flushDenials()
 	close(g.listening)
@@ -117,7 +125,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		listener.stop()
 	}
 	drained, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.options.Grace)
-	g.flows.drain(drained)
+	g.connections.drain(drained)
 	cancel()
 	end() // what is left is cut
 	g.flows.cutAll()
@@ -193,6 +201,11 @@ func (g *Gateway) openPorts(ctx context.Context) (*ports, error) {
 		p.tcp[port] = listener
 	}
 	return p, nil
+}
+
+// admitting has the listener's connections admitted.
+func (g *Gateway) admitting(listener *net.TCPListener, protocol string, port int) net.Listener {
+	return &admitting{listener, g, protocol, port}
 }
 
 // listen opens a TCP port of the gateway.

@@ -22,6 +22,22 @@ import (
 	"github.com/agentpane/sandboxctl/render"
 )
 
+// active is how many connections have a place.
+func (r *rig) active() int {
+	r.Helper()
+	families, err := r.registry.Gather()
+	if err != nil {
+		r.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "sandboxctl_egress_connections" {
+			return int(family.GetMetric()[0].GetGauge().GetValue())
+		}
+	}
+	r.Fatal("there is no such metric")
+	return 0
+}
+
 // say connects as the sandbox and says something.
 func (r *rig) say(port int, text string) net.Conn {
 	r.Helper()
@@ -43,6 +59,61 @@ func (r *rig) mustEnd(what string, from io.Reader, conn net.Conn) {
 	if n, err := io.Copy(io.Discard, from); errors.Is(err, os.ErrDeadlineExceeded) {
 		r.Errorf("%s: it is kept, after %d bytes", what, n)
 	}
+}
+
+// TestPlacesAreTakenAtOnce: connections that say nothing count, on every port.
+func TestPlacesAreTakenAtOnce(t *testing.T) {
+	r := newRig(t, egress.Limits{Connections: 100, PerSandbox: 2, Idle: time.Hour, Greeting: time.Minute})
+	for _, port := range []int{render.HTTPPort, render.ProxyPort, render.DNSPort, render.TLSPort, 22222} {
+		r.wait("all places to be free", func() bool { return r.active() == 0 })
+		first, second := r.say(port, ""), r.say(port, "")
+		r.wait(fmt.Sprintf("two connections to port %d to have a place", port), func() bool { return r.active() == 2 })
+		if third, err := r.dial(sandbox, port); err == nil { // else it was reset before that was seen
+			r.mustEnd(fmt.Sprintf("a third to port %d", port), third, third)
+			third.Close()
+		}
+		first.Close()
+		second.Close()
+	}
+	if !strings.Contains(r.log.String(), "too many connections") {
+		t.Error("that there were too many is not recorded")
+	}
+}
+
+// TestIdleHTTPIsEnded, whichever side it is that says nothing.
+func TestIdleHTTPIsEnded(t *testing.T) {
+	r := newRig(t, egress.Limits{Connections: 100, PerSandbox: 100, Idle: 300 * time.Millisecond, Greeting: time.Minute})
+	const host = " HTTP/1.1\r\nHost: allowed.test\r\n"
+	for what, request := range map[string]string{
+		"a host that does not answer": "GET /silent" + host + "\r\n",
+		"a body that does not come":   "POST /silent" + host + "Content-Length: 10\r\n\r\n",
+	} {
+		conn := r.say(render.HTTPPort, request)
+		r.mustEnd(what, conn, conn)
+	}
+
+	conn := r.say(render.HTTPPort, "GET /upgrade"+host+"Connection: Upgrade\r\nUpgrade: x\r\n\r\n")
+	reader := bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("got %v, %v; want it upgraded", response, err)
+	}
+	r.mustEnd("an upgraded connection", reader, conn)
+
+	r.wait("all places to be free", func() bool { return r.active() == 0 })
+	if _, err := r.say(render.HTTPPort, "GET /100000000"+host+"\r\n").Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	r.wait("a client that does not read on to lose its place", func() bool { return r.active() == 0 })
+}
+
+// TestRestOfABodyHasATime: a client that was refused cannot keep its place by not
+// sending what it has announced.
+func TestRestOfABodyHasATime(t *testing.T) {
+	r := newRig(t, egress.Limits{Connections: 100, PerSandbox: 100, Idle: time.Hour, Greeting: 200 * time.Millisecond})
+	conn := r.say(render.HTTPPort, "POST / HTTP/1.1\r\nHost: denied.test\r\nContent-Length: 10\r\n\r\n")
+	r.mustEnd("a body that does not come", conn, conn)
+	r.wait("its place to be free", func() bool { return r.active() == 0 })
 }
 
 // TestSilentTunnelIsRefused: who says nothing in the time for its greeting could
