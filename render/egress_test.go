@@ -77,6 +77,17 @@ func one(t *testing.T, fleet *schema.Fleet) *networkingv1.NetworkPolicy {
 	return nil
 }
 
+// TestMetadataServicesAreLeftOut of all that a host may lead to, an internal one
+// included.
+func TestMetadataServicesAreLeftOut(t *testing.T) {
+	public, internal := render.PublicAddresses(), render.InternalAddresses()
+	for _, address := range schema.MetadataAddresses() {
+		if public.Contain(address) || internal.Contain(address) {
+			t.Errorf("a host may lead to %s", address)
+		}
+	}
+}
+
 func TestPublicIsNotPrivate(t *testing.T) {
 	public := []string{
 		"1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0",

@@ -131,7 +131,7 @@ func (g *gateway) note(r *renderer, allow []schema.EgressRule, at ...any) (named
 func byName(port int32) bool { return port == 80 || port == 443 }
 
 // forward gives each host's other ports a port to listen on. That follows from the host and the port, so that what is
-// added does not move what is there.
+// added moves what is there only where two want the same one: the first by name has it.
 func (g *gateway) forward(r *renderer) {
 	wanted := make(map[Forward]bool)
 	for _, list := range g.config.Lists {

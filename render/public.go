@@ -3,6 +3,8 @@ package render
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/agentpane/sandboxctl/schema"
 )
 
 // publicRange is addresses that the presets public-* allow, and what of them they leave out.
@@ -18,21 +20,20 @@ type publicRange struct {
 // Not left out are the documentation ranges, such as 198.51.100.0/24 (RFC 5737): nobody has them, and tests of egress
 // need addresses that count as public and never are.
 func publicRanges() []publicRange {
-	return []publicRange{
+	return withoutMetadata([]publicRange{
 		{"0.0.0.0/0", []string{
-			"0.0.0.0/8",        // this network: RFC 791
-			"10.0.0.0/8",       // private: RFC 1918
-			"100.64.0.0/10",    // carrier-grade NAT, and Alibaba's metadata service 100.100.100.200: RFC 6598
-			"127.0.0.0/8",      // loopback: RFC 1122
-			"168.63.129.16/32", // Azure's platform service, which hands out a node's secrets: learn.microsoft.com, "What is IP address 168.63.129.16?"
-			"169.254.0.0/16",   // link-local, and nearly all metadata services: RFC 3927
-			"172.16.0.0/12",    // private: RFC 1918
-			"192.0.0.0/24",     // protocol assignments, and Oracle's former metadata service 192.0.0.192: RFC 6890
-			"192.88.99.0/24",   // relays to 6to4, deprecated: RFC 7526
-			"192.168.0.0/16",   // private: RFC 1918
-			"198.18.0.0/15",    // benchmarks: RFC 2544
-			"224.0.0.0/4",      // multicast: RFC 5771
-			"240.0.0.0/4",      // reserved, and broadcast: RFC 1112, RFC 919
+			"0.0.0.0/8",      // this network: RFC 791
+			"10.0.0.0/8",     // private: RFC 1918
+			"100.64.0.0/10",  // carrier-grade NAT: RFC 6598
+			"127.0.0.0/8",    // loopback: RFC 1122
+			"169.254.0.0/16", // link-local, and nearly all metadata services: RFC 3927
+			"172.16.0.0/12",  // private: RFC 1918
+			"192.0.0.0/24",   // protocol assignments: RFC 6890
+			"192.88.99.0/24", // relays to 6to4, deprecated: RFC 7526
+			"192.168.0.0/16", // private: RFC 1918
+			"198.18.0.0/15",  // benchmarks: RFC 2544
+			"224.0.0.0/4",    // multicast: RFC 5771
+			"240.0.0.0/4",    // reserved, and broadcast: RFC 1112, RFC 919
 		}},
 		// All global unicast addresses are out of this one (RFC 4291, and IANA's registry of them), so that loopback,
 		// ::ffff:0:0/96, NAT64 64:ff9b::/96, unique local fc00::/7 with the metadata services of AWS and Google,
@@ -41,19 +42,27 @@ func publicRanges() []publicRange {
 			"2001::/23", // protocol assignments, and Teredo, which carries IPv4: RFC 2928, RFC 4380
 			"2002::/16", // 6to4, which carries IPv4: RFC 3056
 		}},
-	}
+	})
 }
 
 // internalRanges returns the addresses that a host may have beside public ones where the file says that it is internal:
 // the private ones, but not those of them that are known to be a cloud's metadata service.
 func internalRanges() []publicRange {
-	return []publicRange{
-		{"10.0.0.0/8", nil},
-		{"100.64.0.0/10", []string{"100.100.100.200/32"}}, // Alibaba's
-		{"172.16.0.0/12", nil},
-		{"192.168.0.0/16", nil},
-		{"fc00::/7", []string{"fd00:ec2::254/128", "fd20:ce::254/128"}}, // Amazon's and Google's
+	return withoutMetadata([]publicRange{{cidr: "10.0.0.0/8"}, {cidr: "100.64.0.0/10"}, {cidr: "172.16.0.0/12"}, {cidr: "192.168.0.0/16"}, {cidr: "fc00::/7"}})
+}
+
+// withoutMetadata has the ranges leave out the metadata services that they do not leave out already.
+func withoutMetadata(ranges []publicRange) []publicRange {
+	for i := range ranges {
+		r := &ranges[i]
+		for _, address := range schema.MetadataAddresses() {
+			if parsed([]publicRange{*r}).Contain(address) {
+				r.except = append(r.except, netip.PrefixFrom(address, address.BitLen()).String())
+			}
+		}
+		slices.SortFunc(r.except, func(a, b string) int { return netip.MustParsePrefix(a).Addr().Compare(netip.MustParsePrefix(b).Addr()) })
 	}
+	return ranges
 }
 
 // Addresses are the addresses that connections may lead to.

@@ -237,12 +237,21 @@ func (c *checker) egress(at []any, allow []EgressRule) {
 
 // wideCIDR warns of ranges that let a sandbox at what steals credentials.
 func (c *checker) wideCIDR(at []any, prefix netip.Prefix) {
-	for _, metadata := range []string{"169.254.169.254", "fd00:ec2::254", "100.100.100.200"} {
-		if prefix.Contains(netip.MustParseAddr(metadata)) {
-			c.warn(at, fmt.Sprintf("%s includes a cloud's metadata service", prefix),
-				"There a sandbox can get at the node's credentials. The preset public-https leaves out such addresses.")
-			return
-		}
+	if slices.ContainsFunc(MetadataAddresses(), prefix.Contains) {
+		c.warn(at, fmt.Sprintf("%s includes a cloud's metadata service", prefix),
+			"There a sandbox can get at the node's credentials. The preset public-https leaves out such addresses.")
+	}
+}
+
+// MetadataAddresses returns where clouds hand out a node's credentials to whoever asks from it.
+func MetadataAddresses() []netip.Addr {
+	return []netip.Addr{
+		netip.MustParseAddr("100.100.100.200"), // Alibaba's
+		netip.MustParseAddr("168.63.129.16"),   // Azure's platform service: learn.microsoft.com, "What is IP address 168.63.129.16?"
+		netip.MustParseAddr("169.254.169.254"), // nearly everybody's
+		netip.MustParseAddr("192.0.0.192"),     // Oracle's former one
+		netip.MustParseAddr("fd00:ec2::254"),   // Amazon's
+		netip.MustParseAddr("fd20:ce::254"),    // Google's
 	}
 }
 

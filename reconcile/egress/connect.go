@@ -69,18 +69,10 @@ func (g *Gateway) dial(ctx context.Context, rule schema.EgressRule, host string,
 // greet begins a client's connection: it gets a place, and a time within which
 // to say what it wants.
 func (g *Gateway) greet(conn net.Conn, protocol string, port int) (client netip.Addr, free func(), ok bool) {
-	client = clientOf(conn.RemoteAddr())
-	if _, no := g.Who(client); no != allowed {
-		g.deny(client, "", port, protocol, no)
-		return client, nil, false
+	if client, free, ok = g.admit(conn, protocol, port); ok {
+		_ = conn.SetDeadline(time.Now().Add(g.options.Limits.Greeting)) // of a TCP connection: it has deadlines
 	}
-	free, ok = g.flows.hold(client)
-	if !ok {
-		g.deny(client, "", port, protocol, tooMany)
-		return client, nil, false
-	}
-	_ = conn.SetDeadline(time.Now().Add(g.options.Limits.Greeting)) // of a TCP connection: it has deadlines
-	return client, free, true
+	return client, free, ok
 }
 
 // handleTLS forwards a TLS connection to the host that its ClientHello names.
@@ -108,57 +100,62 @@ func (g *Gateway) handleTLS(ctx context.Context, conn net.Conn) {
 
 // forward connects a client that may have it to the host, and copies both ways.
 func (g *Gateway) forward(ctx context.Context, conn net.Conn, client netip.Addr, host string, port int, protocol string, read []byte) {
-	server, flowing, done, no := g.open(ctx, client, host, port, protocol)
+	f, done, no := g.open(ctx, client, host, port, protocol)
 	if no != nil {
 		return
 	}
 	defer done()
 	_ = conn.SetDeadline(time.Time{})
-	if relay(flowing, conn, server, read, g.options.Limits.Idle, g.metrics) == nil {
+	if relay(f, conn, read, g.options.Limits.look(), g.metrics) == nil {
 		_ = conn.Close() // in good order, where the caller would reset it
 	}
 }
 
 // open connects to the host where the client may have it; what it refuses is
 // recorded. done must be called when the connection is over.
-func (g *Gateway) open(ctx context.Context, client netip.Addr, host string, port int, protocol string) (server net.Conn, flowing context.Context, done func(), no *refusal) {
+func (g *Gateway) open(ctx context.Context, client netip.Addr, host string, port int, protocol string) (f *flow, done func(), no *refusal) {
 	rule, v := g.Authorize(client, host, port)
 	if v != allowed {
 		g.deny(client, host, port, protocol, v)
-		return nil, nil, nil, &refusal{verdict: v}
+		return nil, nil, &refusal{verdict: v}
 	}
 	identity, _ := g.Who(client)
-	f := &flow{client: client, identity: identity, host: host, port: port, protocol: protocol}
-	flowing, remove := g.flows.add(ctx, f)
+	f = &flow{client: client, identity: identity, host: host, port: port, protocol: protocol}
+	remove := g.flows.add(ctx, f)
 	// The list may have shrunk before the flow was there to be found.
 	if _, v := g.Authorize(client, host, port); v != allowed {
 		f.cut()
 	}
-	if server, no = g.dial(flowing, rule, host, port); no != nil {
+	if f.server, no = g.dial(f.ctx, rule, host, port); no != nil {
 		remove()
 		g.deny(client, host, port, protocol, no.verdict)
-		return nil, nil, nil, no
+		return nil, nil, no
 	}
+	f.note()
 	g.metrics.connections.WithLabelValues(protocol).Inc()
-	return server, flowing, func() { remove(); _ = server.Close() }, nil
+	return f, func() { remove(); _ = f.server.Close() }, nil
 }
 
 // reset ends a connection so that the client knows at once that it failed: a
 // close in good order would look like an empty answer.
 func reset(conn net.Conn) {
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}
 	_ = conn.Close()
 }
 
 // peekTLS looks at what a client says on a connection to a host: where it is a
-// TLS ClientHello, it must be for that host. It returns what it has read.
+// TLS ClientHello, it must be for that host. It returns what it has read. A client
+// that says nothing within its time is not let through: it could name another
+// later.
 func peekTLS(conn net.Conn, host string) ([]byte, verdict) {
 	const handshake = 0x16
 	first := make([]byte, 1)
-	if _, err := io.ReadFull(conn, first); err != nil {
-		return nil, allowed // there is nothing that could name another
+	if _, err := io.ReadFull(conn, first); errors.Is(err, io.EOF) {
+		return nil, allowed // it will say nothing
+	} else if err != nil {
+		return nil, noName
 	}
 	if first[0] != handshake {
 		return first, allowed
@@ -171,50 +168,4 @@ func peekTLS(conn net.Conn, host string) ([]byte, verdict) {
 		return read, mismatch
 	}
 	return read, allowed
-}
-
-// openForwards opens the ports of what is forwarded, and closes those of what
-// no longer is.
-func (g *Gateway) openForwards(ctx, serving context.Context) error {
-	wanted := map[int32]render.Forward{}
-	for _, f := range g.wantedForwards() {
-		wanted[f.Listen] = f
-	}
-	g.forwardMutex.Lock()
-	defer g.forwardMutex.Unlock()
-	for port, l := range g.forwards {
-		if _, stays := wanted[port]; !stays {
-			l.stop() // the connections that there are end with what allows them
-			delete(g.forwards, port)
-		}
-	}
-	var errs []error
-	for port, f := range wanted {
-		if g.forwards[port] != nil {
-			continue
-		}
-		listener, err := g.listen(ctx, port)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		g.forwards[port] = startListening(serving, listener, func(ctx context.Context, conn net.Conn) {
-			defer reset(conn)
-			client, free, ok := g.greet(conn, "tcp", int(f.Port))
-			if !ok {
-				return
-			}
-			defer free()
-			g.forward(ctx, conn, client, f.Host, int(f.Port), "tcp", nil)
-		})
-	}
-	return errors.Join(errs...)
-}
-
-func (g *Gateway) closeForwards() {
-	g.forwardMutex.Lock()
-	defer g.forwardMutex.Unlock()
-	for _, l := range g.forwards {
-		l.stop()
-	}
 }

@@ -2,8 +2,6 @@ package egress
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 
@@ -21,6 +19,9 @@ const (
 	// missingTTL is how many seconds a name is remembered not to be there: a
 	// list may grow.
 	missingTTL = 2
+	// passedOn is how many questions the cluster's DNS has to answer at once,
+	// passedOnEach how many of one client.
+	passedOn, passedOnEach = 2048, 64
 )
 
 // dnsServers serve DNS on UDP and TCP.
@@ -28,8 +29,8 @@ type dnsServers struct {
 	servers []*dns.Server
 }
 
-func (g *Gateway) listenDNS(ctx context.Context) (*dnsServers, error) {
-	config := new(net.ListenConfig)
+// newDNS serves on what is given; ctx bounds the questions that are passed on.
+func (g *Gateway) newDNS(ctx context.Context, packets net.PacketConn, listener net.Listener) *dnsServers {
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, question *dns.Msg) {
 		reply := g.answer(ctx, clientOf(w.RemoteAddr()), question)
 		if w.RemoteAddr().Network() == "udp" {
@@ -37,18 +38,10 @@ func (g *Gateway) listenDNS(ctx context.Context) (*dnsServers, error) {
 		}
 		_ = w.WriteMsg(reply) // who asked has gone, or asks again
 	})
-	udp, err := config.ListenPacket(ctx, "udp", g.endpoint(render.DNSPort))
-	if err != nil {
-		return nil, fmt.Errorf("listening: %w", err)
-	}
-	tcp, err := config.Listen(ctx, "tcp", g.endpoint(render.DNSPort))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listening: %w", err), udp.Close())
-	}
 	return &dnsServers{[]*dns.Server{
-		{PacketConn: udp, Handler: handler, UDPSize: dns.MinMsgSize, MsgAcceptFunc: accept},
-		{Listener: tcp, Handler: handler, MaxTCPQueries: 128, MsgAcceptFunc: accept},
-	}}, nil
+		{PacketConn: packets, Handler: handler, UDPSize: dns.MinMsgSize, MsgAcceptFunc: accept},
+		{Listener: listener, Handler: handler, MaxTCPQueries: 128, MsgAcceptFunc: accept},
+	}}
 }
 
 // accept turns away what is no question, before it is parsed any further.
@@ -71,11 +64,11 @@ func udpSize(question *dns.Msg) int {
 }
 
 func (d *dnsServers) serve(ctx context.Context) error {
-	group := new(errgroup.Group)
+	group, serving := errgroup.WithContext(ctx)
 	for _, server := range d.servers {
 		group.Go(server.ActivateAndServe)
 	}
-	stop := context.AfterFunc(ctx, d.close)
+	stop := context.AfterFunc(serving, d.close) // one that fails ends the other
 	defer stop()
 	err := group.Wait()
 	if ctx.Err() != nil {
@@ -100,6 +93,9 @@ func (d *dnsServers) close() {
 // address, and any other with that there is none. Where the allowlist has the
 // preset dns, other questions are the cluster's to answer.
 func (g *Gateway) answer(ctx context.Context, client netip.Addr, question *dns.Msg) *dns.Msg {
+	if len(question.Question) != 1 { // a header may promise one that does not follow
+		return new(dns.Msg).SetRcodeFormatError(question)
+	}
 	reply := new(dns.Msg).SetReply(question)
 	reply.RecursionAvailable = true
 	q := question.Question[0]
@@ -118,7 +114,7 @@ func (g *Gateway) answer(ctx context.Context, client netip.Addr, question *dns.M
 			g.addAddress(reply, q.Name, g.AddressOf(name))
 		}
 	case dnsAllowed:
-		return g.passOn(ctx, question, reply)
+		return g.passOn(ctx, client, question, reply)
 	default:
 		g.deny(client, name, 53, "dns", notNamed)
 		reply.Rcode = dns.RcodeNameError
@@ -144,8 +140,16 @@ func (g *Gateway) addAddress(reply *dns.Msg, name string, address netip.Addr) {
 	}}
 }
 
-// passOn has the cluster's DNS answer.
-func (g *Gateway) passOn(ctx context.Context, question, reply *dns.Msg) *dns.Msg {
+// passOn has the cluster's DNS answer, unless that has much to answer for the
+// client already.
+func (g *Gateway) passOn(ctx context.Context, client netip.Addr, question, reply *dns.Msg) *dns.Msg {
+	free, ok := g.questions.hold(client)
+	if !ok {
+		g.metrics.questions.WithLabelValues("too many").Inc()
+		reply.Rcode = dns.RcodeServerFailure
+		return reply
+	}
+	defer free()
 	g.metrics.questions.WithLabelValues("passed on").Inc()
 	answer, err := g.options.Resolver.Exchange(ctx, question)
 	if err != nil {

@@ -56,6 +56,9 @@ type Limits struct {
 	Idle, Greeting time.Duration
 }
 
+// look is how often it is looked for connections on which nothing is said.
+func (l Limits) look() time.Duration { return l.Idle / 4 }
+
 // DefaultLimits are generous for one sandbox and within a gateway's memory.
 func DefaultLimits() Limits {
 	return Limits{Connections: 8192, PerSandbox: 1024, Idle: time.Hour, Greeting: 10 * time.Second}
@@ -69,65 +72,60 @@ type Gateway struct {
 	denials *denials
 	flows   *flows
 
-	forwardMutex sync.Mutex // protects forwards
-	forwards     map[int32]*listening
+	connections *places // those of clients
+	questions   *places // those that are passed on
 
-	draining chan struct{} // closed when no new connection is to come
+	listening chan struct{} // closed when it listens
+	draining  chan struct{} // closed when no new connection is to come
 }
 
 // New returns a gateway that knows of no sandbox yet.
 func New(options Options) *Gateway {
 	g := &Gateway{
 		State: newState(options.Now), options: options, metrics: newMetrics(options.Metrics),
-		denials:  newDenials(options.Audit, options.Now),
-		forwards: map[int32]*listening{}, draining: make(chan struct{}),
+		denials: newDenials(options.Audit), flows: newFlows(),
+		listening: make(chan struct{}), draining: make(chan struct{}),
 	}
-	g.flows = newFlows(options.Limits, g.metrics)
+	g.connections = newPlaces(options.Limits.Connections, options.Limits.PerSandbox, g.metrics.active)
+	g.questions = newPlaces(passedOn, passedOnEach, g.metrics.asking)
 	return g
 }
 
 // Run serves until ctx ends, then takes no new connection and waits for those
-// that there are, for as long as its grace. It waits for all that it started.
+// that there are, for as long as its grace. It waits for all that it started, and
+// closes the resolver.
 func (g *Gateway) Run(ctx context.Context) error {
+	defer g.options.Resolver.Close()
+	ports, err := g.openPorts(ctx)
+	if err != nil {
+		return err
+	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	// Connections outlive ctx, by the grace.
 	serving, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	dns, err := g.listenDNS(groupCtx)
-	if err != nil {
-		return err
-	}
+	dns := g.newDNS(groupCtx, ports.questions, g.admitting(ports.tcp[render.DNSPort], "dns", 53))
 	defer dns.close()
 	group.Go(func() error { return dns.serve(groupCtx) })
 	var open []*listening
-	defer func() {
-		for _, listener := range open {
-			listener.close()
-		}
-	}()
 	for port, handle := range map[int32]func(context.Context, net.Conn){
 		render.TLSPort: g.handleTLS, render.HelloPort: handleHello, render.CanaryPort: handleHello,
 	} {
-		listener, err := g.listen(groupCtx, port)
-		if err != nil {
-			return errors.Join(err, group.Wait())
-		}
-		l := startListening(serving, listener, handle)
-		open = append(open, l)
+		open = append(open, startListening(serving, ports.tcp[port], handle))
 	}
-	web, err := g.startHTTP(groupCtx, serving)
-	if err != nil {
-		return errors.Join(err, group.Wait())
-	}
+	web := g.startHTTP(groupCtx, serving, g.admitting(ports.tcp[render.HTTPPort], "http", 80), g.admitting(ports.tcp[render.ProxyPort], "http", 0))
 	group.Go(func() error { return g.follow(groupCtx, serving) })
+	group.Go(func() error { return g.flows.cutIdle(groupCtx, g.options.Limits) })
+	group.Go(func() error { return g.recordCounted(groupCtx) })
+	defer g.flushDenials()
+	close(g.listening)
 	<-groupCtx.Done()
 	close(g.draining)
 	for _, listener := range open {
 		listener.stop()
 	}
-	g.closeForwards()
 	drained, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.options.Grace)
-	g.flows.drain(drained)
+	g.connections.drain(drained)
 	cancel()
 	end() // what is left is cut
 	g.flows.cutAll()
@@ -145,25 +143,18 @@ func (g *Gateway) Run(ctx context.Context) error {
 // follow keeps the forwarded ports, and the connections that there are, as the
 // state says.
 func (g *Gateway) follow(ctx, serving context.Context) error {
+	forwards := &forwards{gateway: g, open: map[int32]forwarding{}}
+	defer forwards.close()
 	for {
 		changed := g.Changed()
-		if err := g.openForwards(ctx, serving); err != nil {
+		if err := forwards.update(ctx, serving, g.wantedForwards()); err != nil {
 			g.metrics.failures.WithLabelValues("listen").Inc() // the others go on
 		}
-		for _, f := range g.flows.all() {
-			if _, verdict := g.Authorize(f.client, f.host, f.port); verdict != allowed {
-				if f.cut() {
-					g.denials.cut(f, verdict)
-					g.metrics.denied.WithLabelValues(f.protocol, "no longer allowed").Inc()
-				}
-			}
-		}
+		g.cutForbidden()
 		// A list that has gone from the file is remembered for a moment.
 		var expiry <-chan time.Time
 		if left := g.remembers(); left > 0 {
-			timer := time.NewTimer(left)
-			defer timer.Stop()
-			expiry = timer.C
+			expiry = time.After(left)
 		}
 		select {
 		case <-ctx.Done():
@@ -175,13 +166,55 @@ func (g *Gateway) follow(ctx, serving context.Context) error {
 	}
 }
 
+// cutForbidden cuts the connections that are no longer allowed.
+func (g *Gateway) cutForbidden() {
+	for _, f := range g.flows.all() {
+		if _, verdict := g.Authorize(f.client, f.host, f.port); verdict != allowed && f.cut() {
+			g.denials.cut(f, verdict)
+			g.metrics.denied.WithLabelValues(f.protocol, "no longer allowed").Inc()
+		}
+	}
+}
+
+// ports are those that the gateway always listens on.
+type ports struct {
+	questions net.PacketConn // DNS by UDP
+	tcp       map[int32]*net.TCPListener
+}
+
+// openPorts opens all ports, or none.
+func (g *Gateway) openPorts(ctx context.Context) (*ports, error) {
+	questions, err := new(net.ListenConfig).ListenPacket(ctx, "udp", g.endpoint(render.DNSPort))
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	p := &ports{questions, map[int32]*net.TCPListener{}}
+	for _, port := range []int32{render.DNSPort, render.HTTPPort, render.TLSPort, render.ProxyPort, render.HelloPort, render.CanaryPort} {
+		listener, err := g.listen(ctx, port)
+		if err != nil {
+			_ = p.questions.Close()
+			for _, open := range p.tcp {
+				_ = open.Close()
+			}
+			return nil, err
+		}
+		p.tcp[port] = listener
+	}
+	return p, nil
+}
+
+// admitting has the listener's connections admitted.
+func (g *Gateway) admitting(listener *net.TCPListener, protocol string, port int) net.Listener {
+	return &admitting{listener, g, protocol, port}
+}
+
 // listen opens a TCP port of the gateway.
-func (g *Gateway) listen(ctx context.Context, port int32) (net.Listener, error) {
+func (g *Gateway) listen(ctx context.Context, port int32) (*net.TCPListener, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", g.endpoint(port))
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
-	return listener, nil
+	return listener.(*net.TCPListener), nil
 }
 
 func (g *Gateway) endpoint(port int32) string {
@@ -252,17 +285,29 @@ func (g *Gateway) Handler(metrics http.Handler) http.Handler {
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		select {
-		case <-g.draining:
-			http.Error(w, "it is ending", http.StatusServiceUnavailable)
-			return
-		default:
-		}
-		if missing := g.Missing(); missing != "" {
-			http.Error(w, "it does not know "+missing+" yet", http.StatusServiceUnavailable)
+		if reason := g.unready(); reason != "" {
+			http.Error(w, reason, http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")
 	})
 	return mux
+}
+
+// unready is why no client is to come yet, or none any more; empty where one may.
+func (g *Gateway) unready() string {
+	select {
+	case <-g.draining:
+		return "it is ending"
+	default:
+	}
+	select {
+	case <-g.listening:
+	default:
+		return "it does not listen yet"
+	}
+	if missing := g.Missing(); missing != "" {
+		return "it does not know " + missing + " yet"
+	}
+	return ""
 }

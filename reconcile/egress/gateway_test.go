@@ -56,6 +56,9 @@ type rig struct {
 	tls   *httptest.Server
 	log   *syncBuffer
 	pool  *x509.CertPool
+
+	registry *prometheus.Registry
+	stop     func() // ends the gateway, and waits until it has ended
 }
 
 // syncBuffer is what several goroutines write to.
@@ -105,7 +108,7 @@ func config(lists map[string]render.GatewayList) render.GatewayConfig {
 
 func newRig(t testing.TB, limits egress.Limits) *rig {
 	t.Helper()
-	r := &rig{TB: t, names: newNameServer(t), log: &syncBuffer{}}
+	r := &rig{TB: t, names: newNameServer(t), log: &syncBuffer{}, registry: prometheus.NewRegistry()}
 	r.names.set("allowed.test", "198.51.100.10")
 	r.names.set("denied.test", "198.51.100.20")
 	r.names.set("a.wild.test", "198.51.100.10")
@@ -126,7 +129,23 @@ func newRig(t testing.TB, limits egress.Limits) *rig {
 			_, _ = io.CopyN(w, zeros{}, int64(size)) // the client may have gone
 		}
 	})
-	r.web, r.tls = httptest.NewServer(echo), httptest.NewTLSServer(echo)
+	mux := http.NewServeMux()
+	mux.Handle("/", echo)
+	mux.HandleFunc("/silent", func(_ http.ResponseWriter, request *http.Request) { // it says nothing, whatever comes
+		_, _ = io.Copy(io.Discard, request.Body)
+		<-request.Context().Done()
+	})
+	mux.HandleFunc("/upgrade", func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		_, _ = io.Copy(io.Discard, conn) // until it is ended
+	})
+	r.web, r.tls = httptest.NewServer(mux), httptest.NewTLSServer(mux)
 	t.Cleanup(r.web.Close)
 	t.Cleanup(r.tls.Close)
 	r.pool = x509.NewCertPool()
@@ -143,7 +162,7 @@ func newRig(t testing.TB, limits egress.Limits) *rig {
 			return new(net.Dialer).DialContext(ctx, network, target)
 		},
 		Audit:   audit.NewRecorder(audit.NewStream(r.log), time.Now, "gateway"),
-		Metrics: prometheus.NewRegistry(), Now: time.Now, Grace: 100 * time.Millisecond, Limits: limits,
+		Metrics: r.registry, Now: time.Now, Grace: 100 * time.Millisecond, Limits: limits,
 	})
 	r.SetConfig(config(lists()))
 	r.SetPod("1", egress.Identity{About: audit.About{SandboxID: "api", ResourceName: "pod-api"}, List: "some"}, sandbox)
@@ -155,12 +174,13 @@ func newRig(t testing.TB, limits egress.Limits) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- r.Gateway.Run(ctx) }()
-	t.Cleanup(func() {
+	r.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(r.stop)
 	r.wait("the gateway to listen", func() bool {
 		conn, err := r.dial(sandbox, 22222)
 		if err == nil {
@@ -255,6 +275,7 @@ type nameServer struct {
 	mutex   sync.Mutex // protects what follows
 	names   map[string][]string
 	asked   map[string]int
+	hold    chan struct{} // where there is one, no answer is given before it is closed
 }
 
 func newNameServer(t testing.TB) *nameServer {
@@ -292,12 +313,27 @@ func (n *nameServer) count(name string) int {
 	return n.asked[dns.Fqdn(name)]
 }
 
+// holdBack has the server answer nothing until release is called.
+func (n *nameServer) holdBack() (release func()) {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	hold := make(chan struct{})
+	n.hold = hold
+	return func() { close(hold) }
+}
+
 func (n *nameServer) ServeDNS(w dns.ResponseWriter, request *dns.Msg) {
+	n.mutex.Lock()
+	hold := n.hold
+	n.asked[request.Question[0].Name]++
+	n.mutex.Unlock()
+	if hold != nil {
+		<-hold
+	}
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
 	reply := new(dns.Msg).SetReply(request)
 	q := request.Question[0]
-	n.asked[q.Name]++
 	addresses, ok := n.names[q.Name]
 	if !ok {
 		reply.Rcode = dns.RcodeNameError
@@ -414,7 +450,10 @@ func TestHTTPGoesByHost(t *testing.T) {
 			t.Errorf("%s: it reached %q", test.name, got)
 		}
 	}
-	for _, client := range []netip.Addr{empty, stranger, open} {
+	if got, err := r.http(stranger, render.HTTPPort, "GET / HTTP/1.1\r\nHost: allowed.test"+end); err == nil {
+		t.Errorf("a stranger got %q", got)
+	}
+	for _, client := range []netip.Addr{empty, open} {
 		if got, _ := r.http(client, render.HTTPPort, "GET / HTTP/1.1\r\nHost: allowed.test"+end); !strings.Contains(got, "403") {
 			t.Errorf("%s: got %q", client, got)
 		}
@@ -507,6 +546,9 @@ func TestDNSAnswersWithItself(t *testing.T) {
 		{open, "nobody.test", dns.TypeA, dns.RcodeNameError, ""},
 	} {
 		for _, network := range []string{"udp", "tcp"} {
+			if test.client == stranger && network == "tcp" {
+				continue // it gets no connection
+			}
 			reply := r.ask(test.client, network, test.name, test.kind)
 			got := ""
 			for _, record := range reply.Answer {

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
 )
 
@@ -27,18 +26,24 @@ type web struct {
 	serving   chan struct{}
 }
 
-type connKey struct{}
+// The keys of what a request's context holds: the client's *admitted, and the
+// connection to the host.
+type (
+	clientKey struct{}
+	serverKey struct{}
+)
 
-// startHTTP serves both ports of HTTP. Each request is looked at: that the first
-// one of a connection was allowed says nothing of the next.
-func (g *Gateway) startHTTP(ctx, serving context.Context) (*web, error) {
+// startHTTP serves HTTP on the listeners, whose connections are *admitted. Each
+// request is looked at: that the first one of a connection was allowed says
+// nothing of the next.
+func (g *Gateway) startHTTP(ctx, serving context.Context, listeners ...net.Listener) *web {
 	w := &web{serving: make(chan struct{})}
 	w.transport = &http.Transport{
 		// A connection serves one request, and is not there for another
 		// sandbox's; that of a request was made by the handler.
 		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 1 << 20,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, ok := ctx.Value(connKey{}).(net.Conn)
+			conn, ok := ctx.Value(serverKey{}).(net.Conn)
 			if !ok {
 				return nil, errors.New("a request without a connection")
 			}
@@ -60,18 +65,10 @@ func (g *Gateway) startHTTP(ctx, serving context.Context) (*web, error) {
 		ReadHeaderTimeout: g.options.Limits.Greeting, IdleTimeout: time.Minute, MaxHeaderBytes: maxHeader,
 		ErrorLog:    log.New(io.Discard, "", 0), // what a client sends is not for our log
 		BaseContext: func(net.Listener) context.Context { return serving },
-		Handler:     http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serveHTTP(w, r, proxy) }),
-	}
-	var listeners []net.Listener
-	for _, port := range []int32{render.HTTPPort, render.ProxyPort} {
-		listener, err := g.listen(ctx, port)
-		if err != nil {
-			for _, open := range listeners {
-				_ = open.Close()
-			}
-			return nil, err
-		}
-		listeners = append(listeners, listener)
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, clientKey{}, conn)
+		},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serveHTTP(w, r, proxy) }),
 	}
 	done := make(chan struct{}, len(listeners))
 	for _, listener := range listeners {
@@ -87,7 +84,7 @@ func (g *Gateway) startHTTP(ctx, serving context.Context) (*web, error) {
 		close(w.serving)
 	}()
 	context.AfterFunc(ctx, func() { w.server.SetKeepAlivesEnabled(false) })
-	return w, nil
+	return w
 }
 
 // close ends what is left, and waits for the listeners.
@@ -103,12 +100,10 @@ func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request, proxy http.H
 	if r.Method == http.MethodConnect {
 		protocol = "connect"
 	}
-	address, err := net.ResolveTCPAddr("tcp", r.RemoteAddr) // of numbers: it asks nobody
-	if err != nil {
-		http.Error(w, "sandboxctl: "+string(unknown), http.StatusForbidden)
-		return
-	}
-	client := clientOf(address)
+	conn := r.Context().Value(clientKey{}).(*admitted) // as all of the listeners'
+	client := conn.client
+	// What is left of the request's body afterwards has a time to come, too.
+	defer func() { _ = conn.SetReadDeadline(time.Now().Add(g.options.Limits.Greeting)) }()
 	refuse := func(status int, host string, port int, v verdict, told bool) {
 		if !told {
 			g.deny(client, host, port, protocol, v)
@@ -118,10 +113,6 @@ func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request, proxy http.H
 	}
 	name, port, err := hostOf(r)
 	host, isName := schema.CanonicalHost(name)
-	if _, no := g.Who(client); no != allowed {
-		refuse(http.StatusForbidden, "", port, no, false)
-		return
-	}
 	switch {
 	case err != nil:
 		refuse(http.StatusBadRequest, "", port, malformed, false)
@@ -133,13 +124,7 @@ func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request, proxy http.H
 		refuse(http.StatusForbidden, name, port, notAName, false)
 		return
 	}
-	free, ok := g.flows.hold(client)
-	if !ok {
-		refuse(http.StatusServiceUnavailable, host, port, tooMany, false)
-		return
-	}
-	defer free()
-	server, flowing, done, no := g.open(r.Context(), client, host, port, protocol)
+	f, done, no := g.open(r.Context(), client, host, port, protocol)
 	if no != nil {
 		status := http.StatusForbidden
 		if no.verdict == unresolvable || no.verdict == unreachable {
@@ -149,12 +134,14 @@ func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request, proxy http.H
 		return
 	}
 	defer done()
+	stop := context.AfterFunc(f.ctx, func() { reset(conn) }) // also while it waits for the client
+	defer stop()
 	if r.Method == http.MethodConnect {
-		g.tunnel(flowing, w, server, host, port, func(v verdict) { g.deny(client, host, port, protocol, v) })
+		g.tunnel(w, conn, f)
 		return
 	}
-	counted := &countedConn{server, g.metrics}
-	proxy.ServeHTTP(w, r.WithContext(context.WithValue(flowing, connKey{}, net.Conn(counted))))
+	counted := &countedConn{f.server, f, g.metrics}
+	proxy.ServeHTTP(w, r.WithContext(context.WithValue(f.ctx, serverKey{}, net.Conn(counted))))
 }
 
 // hostOf is the host and port that a request is for.
@@ -172,8 +159,8 @@ func hostOf(r *http.Request) (host string, port int, err error) {
 
 // tunnel is what CONNECT asks for. On it, TLS must be for the host that it was
 // opened for.
-func (g *Gateway) tunnel(ctx context.Context, w http.ResponseWriter, server net.Conn, host string, port int, deny func(verdict)) {
-	conn, buffered, err := http.NewResponseController(w).Hijack()
+func (g *Gateway) tunnel(w http.ResponseWriter, conn *admitted, f *flow) {
+	_, buffered, err := http.NewResponseController(w).Hijack() // it is conn
 	if err != nil {
 		http.Error(w, "sandboxctl: this connection cannot be a tunnel", http.StatusInternalServerError)
 		return
@@ -185,10 +172,12 @@ func (g *Gateway) tunnel(ctx context.Context, w http.ResponseWriter, server net.
 	}
 	client := &bufferedConn{conn, buffered.Reader}
 	var first []byte
-	if port == 443 { // elsewhere the server may be the one to speak first
+	if f.port == 443 { // elsewhere the server may be the one to speak first
 		var v verdict
-		if first, v = peekTLS(client, host); v != allowed {
-			deny(v)
+		if first, v = peekTLS(client, f.host); v != allowed {
+			if !f.ended.Load() { // else it was cut meanwhile
+				g.deny(f.client, f.host, f.port, f.protocol, v)
+			}
 			return
 		}
 	}
@@ -197,7 +186,7 @@ func (g *Gateway) tunnel(ctx context.Context, w http.ResponseWriter, server net.
 		more, _ := buffered.Reader.Peek(rest) // it is there
 		first = append(first, more...)
 	}
-	if relay(ctx, conn, server, first, g.options.Limits.Idle, g.metrics) == nil {
+	if relay(f, conn.TCPConn, first, g.options.Limits.look(), g.metrics) == nil {
 		_ = conn.Close()
 	}
 }
@@ -210,20 +199,29 @@ type bufferedConn struct {
 
 func (c *bufferedConn) Read(content []byte) (int, error) { return c.reader.Read(content) }
 
-// countedConn counts what is said on it.
+// countedConn is a flow's connection to its host that takes note of what is said
+// on it.
 type countedConn struct {
 	net.Conn
+	flow    *flow
 	metrics *metrics
 }
 
 func (c *countedConn) Read(content []byte) (int, error) {
 	n, err := c.Conn.Read(content)
-	c.metrics.bytes.WithLabelValues("in").Add(float64(n))
+	c.said("in", n)
 	return n, err
 }
 
 func (c *countedConn) Write(content []byte) (int, error) {
 	n, err := c.Conn.Write(content)
-	c.metrics.bytes.WithLabelValues("out").Add(float64(n))
+	c.said("out", n)
 	return n, err
+}
+
+func (c *countedConn) said(direction string, n int) {
+	if n > 0 {
+		c.flow.note()
+		c.metrics.bytes.WithLabelValues(direction).Add(float64(n))
+	}
 }

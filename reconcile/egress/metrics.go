@@ -9,7 +9,7 @@ import (
 // metrics are the gateway's. No label holds a name that a client chose.
 type metrics struct {
 	connections, denied, questions, bytes, failures *prometheus.CounterVec
-	active                                          prometheus.Gauge
+	active, asking                                  prometheus.Gauge
 	dials                                           prometheus.Histogram
 
 	turns atomic.Uint32
@@ -28,13 +28,16 @@ func newMetrics(register prometheus.Registerer) *metrics {
 		active: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sandboxctl_egress_connections", Help: "Connections that there are.",
 		}),
+		asking: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sandboxctl_egress_dns_passing", Help: "DNS questions that the cluster's DNS has to answer now.",
+		}),
 		dials: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "sandboxctl_egress_dial_seconds", Help: "Time to resolve a name and connect to it.",
 			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 5, 15},
 		}),
 	}
 	if register != nil {
-		register.MustRegister(m.connections, m.denied, m.questions, m.bytes, m.failures, m.active, m.dials)
+		register.MustRegister(m.connections, m.denied, m.questions, m.bytes, m.failures, m.active, m.asking, m.dials)
 	}
 	return m
 }

@@ -33,7 +33,11 @@ type Resolver struct {
 	servers []string
 	now     func() time.Time
 
-	mutex sync.Mutex // protects cache
+	life   context.Context // ends with Close
+	end    context.CancelFunc
+	asking sync.WaitGroup
+
+	mutex sync.Mutex // protects cache, and that nothing is asked once life has ended
 	cache map[string]*answer
 }
 
@@ -49,7 +53,18 @@ type answer struct {
 // NewResolver returns a resolver that asks the servers, each "address:port", in
 // that order.
 func NewResolver(servers []string, now func() time.Time) *Resolver {
-	return &Resolver{servers: servers, now: now, cache: map[string]*answer{}}
+	r := &Resolver{servers: servers, now: now, cache: map[string]*answer{}}
+	r.life, r.end = context.WithCancel(context.Background())
+	return r
+}
+
+// Close ends the lookups that are under way, and waits for them. There are none
+// after it.
+func (r *Resolver) Close() {
+	r.mutex.Lock()
+	r.end()
+	r.mutex.Unlock()
+	r.asking.Wait()
 }
 
 // SystemServers are the servers of a resolv.conf, in the form that NewResolver
@@ -77,26 +92,12 @@ func SystemServers(path string) ([]string, error) {
 var errNoAddress = errors.New("the name has no address")
 
 // Lookup returns the addresses of a canonical name, IPv4 before IPv6. Who asks
-// for what is being asked for already waits for the same answer.
+// for what is being asked for already waits for the same answer, each for as long
+// as its own context lets it.
 func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
-	r.mutex.Lock()
-	a, ok := r.cache[host]
-	if ok {
-		select {
-		case <-a.done:
-			ok = r.now().Before(a.until)
-		default: // it is on its way
-		}
-	}
-	if !ok {
-		a = &answer{done: make(chan struct{})}
-		r.makeRoom()
-		r.cache[host] = a
-		r.mutex.Unlock()
-		// Others may wait for it, so it does not end with this one's context.
-		r.resolve(context.WithoutCancel(ctx), host, a)
-	} else {
-		r.mutex.Unlock()
+	a, err := r.answerTo(host)
+	if err != nil {
+		return nil, err
 	}
 	select {
 	case <-ctx.Done():
@@ -104,6 +105,30 @@ func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error
 	case <-a.done:
 		return a.addresses, a.err
 	}
+}
+
+// answerTo is the answer that is there or on its way, or one that is asked for now.
+func (r *Resolver) answerTo(host string) (*answer, error) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if a, ok := r.cache[host]; ok {
+		select {
+		case <-a.done:
+			if r.now().Before(a.until) {
+				return a, nil
+			}
+		default: // it is on its way
+			return a, nil
+		}
+	}
+	if r.life.Err() != nil {
+		return nil, r.life.Err()
+	}
+	a := &answer{done: make(chan struct{})}
+	r.makeRoom()
+	r.cache[host] = a
+	r.asking.Go(func() { r.resolve(r.life, host, a) })
+	return a, nil
 }
 
 // makeRoom drops what has expired, or something, from a cache that is full.

@@ -40,12 +40,12 @@ func (s *State) Watch(ctx context.Context, config *rest.Config, namespace string
 	name := render.GatewayService(fleet)
 	pods := inform(list("pods", fields.Everything(), labels.SelectorFromSet(labels.Set{
 		render.FleetLabel: fleet.Name, render.SandboxLabel: "true",
-	})), s.seePod, s.losePod)
+	})), keepIdentity, s.seePod, s.losePod)
 	services := inform(list("services", fields.Everything(), labels.SelectorFromSet(labels.Set{
 		render.FleetLabel: fleet.Name, render.ComponentLabel: render.GatewayComponent,
-	})), s.seeService, func(service *corev1.Service) { s.SetService(service.Name, netip.Addr{}) })
+	})), nil, s.seeService, func(service *corev1.Service) { s.SetService(service.Name, netip.Addr{}) })
 	configs := inform(list("configmaps", fields.OneTermEqualSelector(metav1.ObjectNameField, name), labels.Everything()),
-		s.seeConfig, func(*corev1.ConfigMap) { s.SetConfig(render.GatewayConfig{Fleet: fleet.Name}) }) // nothing is allowed
+		nil, s.seeConfig, func(*corev1.ConfigMap) { s.SetConfig(render.GatewayConfig{Fleet: fleet.Name}) }) // nothing is allowed
 	var running sync.WaitGroup
 	for _, informer := range []cache.Controller{pods, services, configs} {
 		running.Go(func() { informer.RunWithContext(ctx) })
@@ -74,10 +74,10 @@ func coreClient(config *rest.Config) (*rest.RESTClient, error) {
 }
 
 // inform calls see with each object as it is and as it changes, and lose with
-// each that has gone.
-func inform[T any](list cache.ListerWatcher, see, lose func(*T)) cache.Controller {
+// each that has gone. What is kept of each is what keep makes of it; nil keeps all.
+func inform[T any](list cache.ListerWatcher, keep cache.TransformFunc, see, lose func(*T)) cache.Controller {
 	_, controller := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: list, ObjectType: any(new(T)).(runtime.Object),
+		ListerWatcher: list, ObjectType: any(new(T)).(runtime.Object), Transform: keep,
 		Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc:    func(object any) { see(object.(*T)) },
 			UpdateFunc: func(_, object any) { see(object.(*T)) },
@@ -92,6 +92,22 @@ func inform[T any](list cache.ListerWatcher, see, lose func(*T)) cache.Controlle
 		},
 	})
 	return controller
+}
+
+// keepIdentity keeps of a pod what seePod looks at: there may be
+// thousands.
+func keepIdentity(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion, Labels: pod.Labels,
+		},
+		Spec:   corev1.PodSpec{HostNetwork: pod.Spec.HostNetwork},
+		Status: corev1.PodStatus{Phase: pod.Status.Phase, PodIPs: pod.Status.PodIPs},
+	}, nil
 }
 
 // seePod takes note of a pod. One that has ended has no address any more; one

@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -57,6 +58,10 @@ const (
 	validity = 24 * time.Hour
 	// timeout bounds a probe as a whole, most of which is pulling an image.
 	timeout = 90 * time.Second
+	// cleanUpTimeout bounds what removes it.
+	cleanUpTimeout = 30 * time.Second
+	// abandoned is how old the objects of a probe are that has ended for sure.
+	abandoned = 2 * (timeout + cleanUpTimeout)
 )
 
 // Current tells whether the verdict still holds. Only the good one is kept:
@@ -67,18 +72,19 @@ func (r Result) Current(now time.Time) bool {
 }
 
 // Probe probes in the fleet's namespace, which must exist. It always comes to a
-// verdict; an error is only that something was left behind, or ctx has ended.
+// verdict; an error is only that something was left behind, or ctx has ended. What
+// an earlier probe left that was killed is removed as well.
 func Probe(ctx context.Context, client dynamic.Interface, fleet *fleetschema.Fleet, now func() time.Time) (result Result, err error) {
 	p := prober{client: client, namespace: fleet.Namespace}
+	probe := render.NewProbe(fleet, fmt.Sprintf("%x", now().UnixNano()))
 	defer func() {
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 		defer cancel()
-		err = errors.Join(err, p.cleanUp(cleanup))
+		err = errors.Join(err, p.cleanUp(cleanup, probe.Selector))
 	}()
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	id := fmt.Sprintf("%x", now().UnixNano())
-	window, verdict, reason := p.run(bounded, render.NewProbe(fleet, id))
+	window, verdict, reason := p.run(bounded, probe)
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
 	}
@@ -89,12 +95,7 @@ func Probe(ctx context.Context, client dynamic.Interface, fleet *fleetschema.Fle
 type prober struct {
 	client    dynamic.Interface
 	namespace string
-	made      []made
-}
-
-type made struct {
-	resource schema.GroupVersionResource
-	name     string
+	made      bool // there may be something to remove
 }
 
 var (
@@ -104,9 +105,13 @@ var (
 )
 
 func (p *prober) run(ctx context.Context, probe render.Probe) (window time.Duration, verdict Verdict, reason string) {
-	if _, err := p.create(ctx, policies, "NetworkPolicy", networkingv1.SchemeGroupVersion, probe.Policy); err != nil {
+	policy, err := p.create(ctx, policies, "NetworkPolicy", networkingv1.SchemeGroupVersion, probe.Policy)
+	if err != nil {
 		return 0, Inconclusive, "the probe's policy cannot be made: " + err.Error()
 	}
+	// What a probe left that was killed; it is the server's clock that tells how old
+	// that is. Where it cannot be removed now, the next probe tries again.
+	_ = p.remove(ctx, render.ComponentLabel+"="+render.ProbeComponent, policy.GetCreationTimestamp().Add(-abandoned))
 	target, err := p.startAndWait(ctx, probe.Target, func(pod *corev1.Pod) (bool, error) {
 		if ended(pod) {
 			return false, errEnded
@@ -154,11 +159,18 @@ func (p *prober) create(ctx context.Context, resource schema.GroupVersionResourc
 	wanted.SetGroupVersionKind(version.WithKind(kind))
 	unstructured.RemoveNestedField(wanted.Object, "status")
 	created, err := p.client.Resource(resource).Namespace(p.namespace).Create(ctx, wanted, metav1.CreateOptions{})
+	p.made = p.made || !refused(err)
 	if err != nil {
 		return nil, failure.From(err, failure.Object{Kind: kind, Namespace: p.namespace, Name: wanted.GetGenerateName() + "…"})
 	}
-	p.made = append(p.made, made{resource, created.GetName()})
 	return created, nil
+}
+
+// refused tells whether the server has said that it does not do it. Any other error
+// may be that of an answer that was lost.
+func refused(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	return ok && status.ErrStatus.Code/100 == 4
 }
 
 // startAndWait starts a pod and waits, by watch, until done says so; a pod that
@@ -234,13 +246,37 @@ func (p *prober) follow(ctx context.Context, seen *unstructured.Unstructured, do
 	}
 }
 
-// cleanUp deletes what the probe made.
-func (p *prober) cleanUp(ctx context.Context) error {
+// cleanUp removes what the probe made. It goes by labels: an answer that told a
+// name may have been lost.
+func (p *prober) cleanUp(ctx context.Context, selector string) error {
+	if !p.made {
+		return nil
+	}
+	if err := p.remove(ctx, selector, time.Time{}); err != nil {
+		return fmt.Errorf("removing the probe: %w", err)
+	}
+	return nil
+}
+
+// remove deletes the pods and policies that are selected: all of them, or where
+// before is not zero those that were made before it.
+func (p *prober) remove(ctx context.Context, selector string, before time.Time) error {
 	var errs []error
-	for _, m := range p.made {
-		err := p.client.Resource(m.resource).Namespace(p.namespace).Delete(ctx, m.name, metav1.DeleteOptions{})
-		if err = failure.From(err, failure.Object{Kind: m.resource.Resource, Namespace: p.namespace, Name: m.name}); err != nil && failure.CodeOf(err) != failure.PodNotFound {
-			errs = append(errs, fmt.Errorf("removing the probe: %w", err))
+	for _, resource := range []schema.GroupVersionResource{pods, policies} {
+		client := p.client.Resource(resource).Namespace(p.namespace)
+		list, err := client.List(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			errs = append(errs, failure.From(err, failure.Object{Kind: resource.Resource, Namespace: p.namespace}))
+			continue
+		}
+		for _, object := range list.Items {
+			if !before.IsZero() && !object.GetCreationTimestamp().Time.Before(before) {
+				continue
+			}
+			err := client.Delete(ctx, object.GetName(), metav1.DeleteOptions{})
+			if err != nil && !apierrors.IsNotFound(err) {
+				errs = append(errs, failure.From(err, failure.Object{Kind: object.GetKind(), Namespace: p.namespace, Name: object.GetName()}))
+			}
 		}
 	}
 	return errors.Join(errs...)
