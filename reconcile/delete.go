@@ -14,8 +14,14 @@ import (
 )
 
 // goneTimeout bounds the wait for a deleted object to go: the grace period of
-// a pod, and time for what finalizers do.
-const goneTimeout = 2 * time.Minute
+// a pod, and time for what finalizers do; of a namespace, what is in it goes
+// first, which takes the server minutes where that is thousands of objects.
+func goneTimeout(kind string) time.Duration {
+	if kind == "Namespace" {
+		return 15 * time.Minute
+	}
+	return 2 * time.Minute
+}
 
 // delete deletes the very object that the plan saw. One that is gone already is
 // as it should be.
@@ -45,8 +51,8 @@ func (r *Reconciler) deleting(change plan.Change) {
 // deleteAndWait deletes an object and waits by watch until it is gone, so that
 // another can take its name.
 func (r *Reconciler) deleteAndWait(ctx context.Context, change plan.Change) error {
-	interrupted := ctx
-	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
+	interrupted, timeout := ctx, goneTimeout(change.Ref.Kind)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for deleted := false; ctx.Err() == nil; {
 		pause := time.After(watchPause) // see WaitReady
@@ -74,7 +80,7 @@ func (r *Reconciler) deleteAndWait(ctx context.Context, change plan.Change) erro
 	if interrupted.Err() != nil {
 		return context.Cause(interrupted)
 	}
-	return failure.New(failure.PodDeletionFailed, about(change.Ref), "%s was deleted, but is still there after %s", change.Ref, goneTimeout).
+	return failure.New(failure.PodDeletionFailed, about(change.Ref), "%s was deleted, but is still there after %s", change.Ref, timeout).
 		WithHint("a finalizer may hold it: look at its metadata.finalizers")
 }
 
