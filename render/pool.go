@@ -26,6 +26,14 @@ const (
 	Allocated = "allocated"
 )
 
+// Origin is the value of OriginAnnotation: whether the pod was there and ready when it was claimed, or had to be started.
+func Origin(warm bool) string {
+	if warm {
+		return Warm
+	}
+	return "cold"
+}
+
 // The annotations of a claimed pod. They say what cannot be read off a label: who, when, until when, and what the
 // sandbox has beyond what the pod was started with.
 const (

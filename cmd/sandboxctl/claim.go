@@ -14,6 +14,7 @@ import (
 
 	"github.com/agentpane/sandboxctl/reconcile/claim"
 	"github.com/agentpane/sandboxctl/reconcile/connection"
+	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
 )
 
@@ -56,19 +57,12 @@ type claimedSandbox struct {
 func claimedFrom(s claim.Sandbox) claimedSandbox {
 	info := claimedSandbox{
 		Name: s.Name, Project: s.Project, Pool: s.Pool, Pod: s.Pod, Namespace: s.Namespace, UID: s.UID,
-		Origin: originText(s.Warm), Milliseconds: s.Took.Milliseconds(),
+		Origin: render.Origin(s.Warm), Milliseconds: s.Took.Milliseconds(),
 	}
 	if !s.Until.IsZero() {
 		info.Until = new(s.Until.UTC())
 	}
 	return info
-}
-
-func originText(warm bool) string {
-	if warm {
-		return "warm"
-	}
-	return "cold"
 }
 
 func newClaimCommand(env environment) *cobra.Command {
@@ -177,7 +171,7 @@ func runClaim(ctx context.Context, env environment, options claimOptions) error 
 	case claimed.Again:
 		fmt.Fprintf(env.stdout, "%s was claimed before, and lasts until %s.\n", claimed.Name, until)
 	default:
-		fmt.Fprintf(env.stdout, "%s is ready: pod %s, %s, in %s, until %s.\n", claimed.Name, claimed.Pod, originText(claimed.Warm), claimed.Took.Round(time.Millisecond), until)
+		fmt.Fprintf(env.stdout, "%s is ready: pod %s, %s, in %s, until %s.\n", claimed.Name, claimed.Pod, render.Origin(claimed.Warm), claimed.Took.Round(time.Millisecond), until)
 	}
 	return nil
 }

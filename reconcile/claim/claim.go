@@ -220,11 +220,7 @@ func (o order) on(pod pool.Pod, warm bool, now time.Time) *unstructured.Unstruct
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
-	origin := "cold"
-	if warm {
-		origin = render.Warm
-	}
-	annotations[render.OriginAnnotation] = origin
+	annotations[render.OriginAnnotation] = render.Origin(warm)
 	annotations[render.ClaimIDAnnotation] = o.id
 	annotations[render.ClaimedAtAnnotation] = now.UTC().Format("2006-01-02T15:04:05.000Z07:00")
 	annotations[render.ClaimTimeAnnotation] = fmt.Sprint(now.Sub(o.begun).Milliseconds())

@@ -49,9 +49,5 @@ func (w *Watcher) tellClaim(before, after *unstructured.Unstructured) {
 			return
 		}
 	}
-	origin := "cold"
-	if pod.Claim.Warm {
-		origin = render.Warm
-	}
-	w.tell(Event{Type: Claimed, Scope: scopeOf(after), Ref: plan.RefOf(after), UID: pod.UID, Pool: pod.Pool, Took: pod.Claim.Took, Message: origin})
+	w.tell(Event{Type: Claimed, Scope: scopeOf(after), Ref: plan.RefOf(after), UID: pod.UID, Pool: pod.Pool, Took: pod.Claim.Took, Message: render.Origin(pod.Claim.Warm)})
 }
