@@ -123,7 +123,7 @@ func runWatch(ctx context.Context, env environment, options watchOptions) (err e
 	keeper := newKeeper(env, options, log)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return files.Run(ctx) })
-	group.Go(func() error { return keeper.follow(ctx, fleets, files.Changed()) })
+	group.Go(func() error { return keeper.follow(ctx, fleets, files) })
 	if options.listen != "" {
 		group.Go(func() error { return serve(ctx, options.listen, keeper) })
 	}

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/agentpane/sandboxctl/reconcile/filewatch"
 	"github.com/agentpane/sandboxctl/reconcile/watch"
 	"github.com/agentpane/sandboxctl/schema"
+	"github.com/agentpane/sandboxctl/schema/diagnostic"
 )
 
 // keeper has a watcher for each fleet of the files.
@@ -40,7 +42,7 @@ func newKeeper(env environment, options watchOptions, log *watchLog) *keeper {
 // follow keeps the fleets, and takes over what the files say whenever they have
 // changed, until ctx ends. Where they cannot be read, the last good ones stay in
 // force.
-func (k *keeper) follow(ctx context.Context, fleets []rendered, changed <-chan struct{}) error {
+func (k *keeper) follow(ctx context.Context, fleets []rendered, files *filewatch.Watcher) error {
 	if err := k.update(ctx, fleets); err != nil {
 		return err
 	}
@@ -48,9 +50,10 @@ func (k *keeper) follow(ctx context.Context, fleets []rendered, changed <-chan s
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-changed: // also once at the start: the files may be others than those that were read
+		case <-files.Changed(): // also once at the start: the files may be others than those that were read
 		}
-		fleets, found := readAs(k.options.files.files, strings.NewReader(""), renderedOf)
+		var found diagnostic.List
+		files.Read(func() { fleets, found = readAs(k.options.files.files, strings.NewReader(""), renderedOf) })
 		k.log.findings(found)
 		if found.HasErrors() {
 			continue

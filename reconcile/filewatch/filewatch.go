@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -24,6 +25,9 @@ const (
 	settleTime = 20 * time.Millisecond
 	// settleLimit bounds that, for files that are written without a pause.
 	settleLimit = 500 * time.Millisecond
+	// readLimit bounds how often files that change while they are read are read
+	// again at once.
+	readLimit = 5
 	// sizeLimit bounds what is read of one file.
 	sizeLimit = 32 << 20
 )
@@ -34,6 +38,11 @@ type Watcher struct {
 	files   func() []string
 	poll    time.Duration
 	changed chan struct{}
+
+	mutex sync.Mutex // protects what follows
+	// told is the digest of the content that was told of last and not read yet,
+	// taken that of the one that was read last.
+	told, taken string
 }
 
 // New returns a watcher of the files that files returns, which lie at or below
@@ -47,6 +56,44 @@ func New(paths []string, files func() []string, poll time.Duration) *Watcher {
 // Changed receives a value when the content may be another than when the last
 // value was received; the first is for the files as they are at the start.
 func (w *Watcher) Changed() <-chan struct{} { return w.changed }
+
+// Read calls read, which reads the files, once or until they do not change under
+// it. It is for whoever has received a value: what is in the files by then may be
+// yet another content, and it is that one to which the next is compared.
+func (w *Watcher) Read(read func()) {
+	stable := ""
+	for attempt := 0; stable == "" && attempt < readLimit; attempt++ {
+		before := w.digest()
+		if read(); w.digest() == before {
+			stable = before
+		}
+	}
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	w.told, w.taken = "", stable
+}
+
+// isNew tells whether a content was neither read nor told of last.
+func (w *Watcher) isNew(digest string) bool {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return digest != w.told && digest != w.taken
+}
+
+// tell tells of the content that there is, if it is new.
+func (w *Watcher) tell() {
+	digest := w.digest()
+	if !w.isNew(digest) {
+		return
+	}
+	w.mutex.Lock()
+	w.told = digest
+	w.mutex.Unlock()
+	select {
+	case w.changed <- struct{}{}:
+	default: // it has not been received yet, and says the same
+	}
+}
 
 // Run watches until ctx ends, and returns its cause. Where the system has no
 // events to give, it goes on by looking every poll.
@@ -67,16 +114,17 @@ func (w *Watcher) Run(ctx context.Context) error {
 	defer poll.Stop()
 	var settled <-chan time.Time
 	var unsettledSince time.Time
-	last := ""
 	look := func() {
 		settled = nil
 		follow() // before reading: what changes after it is told of
-		if digest := w.digest(); digest != last {
-			last = digest
-			select {
-			case w.changed <- struct{}{}:
-			default: // it has not been received yet, and says the same
-			}
+		w.tell()
+	}
+	settle := func() {
+		if settled == nil {
+			unsettledSince = time.Now()
+		}
+		if time.Since(unsettledSince) < settleLimit {
+			settled = time.After(settleTime)
 		}
 	}
 	look()
@@ -85,19 +133,14 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-events:
-			if settled == nil {
-				unsettledSince = time.Now()
-			}
-			if time.Since(unsettledSince) < settleLimit {
-				settled = time.After(settleTime)
-			}
+			settle()
 		case <-faults: // events were lost
 			look()
 		case <-settled:
 			look()
 		case <-poll.C:
-			if settled == nil {
-				look()
+			if follow(); settled == nil && w.isNew(w.digest()) {
+				settle() // it may be half-way, and its event on the way
 			}
 		}
 	}

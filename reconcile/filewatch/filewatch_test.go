@@ -21,7 +21,14 @@ const never = time.Hour
 // watch runs a watcher of one file and returns what waits for its next change.
 func watch(t *testing.T, path string, poll time.Duration) (changed func(what string), quiet func(what string)) {
 	t.Helper()
-	watcher := filewatch.New([]string{path}, func() []string { return []string{path} }, poll)
+	_, changed, quiet = watcherOf(t, path, poll)
+	return changed, quiet
+}
+
+// watcherOf is watch, with the watcher itself.
+func watcherOf(t *testing.T, path string, poll time.Duration) (watcher *filewatch.Watcher, changed func(what string), quiet func(what string)) {
+	t.Helper()
+	watcher = filewatch.New([]string{path}, func() []string { return []string{path} }, poll)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- watcher.Run(ctx) }()
@@ -48,7 +55,7 @@ func watch(t *testing.T, path string, poll time.Duration) (changed func(what str
 		}
 	}
 	changed("the file at the start")
-	return changed, quiet
+	return watcher, changed, quiet
 }
 
 func write(t *testing.T, path, content string) {
@@ -129,6 +136,43 @@ func TestPoll(t *testing.T) {
 	must(t, os.Mkdir(filepath.Dir(path), 0o700))
 	write(t, path, "one")
 	changed("a file in a new directory")
+}
+
+// TestWhatIsReadCounts: a content that was told of is replaced before it is read,
+// and comes back.
+func TestWhatIsReadCounts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sandboxes.yaml")
+	write(t, path, "one")
+	watcher, changed, quiet := watcherOf(t, path, never)
+	read := ""
+	reads := func() {
+		content, err := os.ReadFile(path)
+		must(t, err)
+		read = string(content)
+	}
+	watcher.Read(reads)
+	quiet("what was read")
+
+	write(t, path, "two")
+	changed("the change")
+	write(t, path, "three")
+	watcher.Read(reads)
+	write(t, path, "two")
+	for read != "two" {
+		changed("the return of what was told of, and never read")
+		watcher.Read(reads)
+	}
+
+	times := 0
+	watcher.Read(func() {
+		if times++; times == 1 {
+			write(t, path, "four")
+		}
+		reads()
+	})
+	if times != 2 || read != "four" {
+		t.Errorf("a file that changes while it is read was read %d times, and is %q", times, read)
+	}
 }
 
 // TestLinkToItself must not turn for ever.
