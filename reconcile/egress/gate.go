@@ -25,7 +25,8 @@ const (
 	gateAttempt = 500 * time.Millisecond
 	gatePause   = 50 * time.Millisecond
 	// gateStreak is how often in a row the canary must be blocked: what programs
-	// policies may do it in several steps.
+	// policies may do it in several steps. And how often nothing at all must answer
+	// until that counts more than what was seen before: a busy node misses one.
 	gateStreak = 3
 )
 
@@ -39,18 +40,22 @@ var (
 // since Wait began. When ctx ends first, the error is ErrOpen or ErrNoPositive.
 func (g Gate) Wait(ctx context.Context) (open time.Duration, err error) {
 	begun := g.Now()
-	streak := 0
+	streak, silent := 0, 0
 	verdict := ErrNoPositive
 	for {
 		switch {
 		case g.connects(ctx, g.Canary):
-			open, streak, verdict = g.Now().Sub(begun), 0, ErrOpen
+			open, streak, silent, verdict = g.Now().Sub(begun), 0, 0, ErrOpen
 		case g.connects(ctx, g.Hello):
+			silent = 0
 			if streak++; streak >= gateStreak {
 				return open, nil
 			}
 		case ctx.Err() == nil: // else that is why nothing answered
-			streak, verdict = 0, ErrNoPositive
+			streak = 0
+			if silent++; silent >= gateStreak {
+				verdict = ErrNoPositive
+			}
 		}
 		pause := time.NewTimer(gatePause)
 		select {
