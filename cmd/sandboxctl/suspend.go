@@ -6,8 +6,6 @@ import (
 	"maps"
 	"slices"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
 	"github.com/agentpane/sandboxctl/reconcile"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/reconcile/watch"
@@ -28,11 +26,11 @@ func suspensionOf(fleet *schema.Fleet, seen reconcile.Observation) suspension {
 	if fleet.Suspend {
 		s.fleet = "its file says suspend: true"
 	}
-	if seen.Namespace != nil && asksForSuspension(seen.Namespace) {
+	if watch.Suspends(seen.Namespace) {
 		s.fleet = "its namespace has the annotation " + watch.SuspendAnnotation
 	}
 	for ref, live := range seen.Live {
-		if !asksForSuspension(live) {
+		if !watch.Suspends(live) {
 			continue
 		}
 		if sandbox := live.GetLabels()[render.SandboxIDLabel]; sandbox != "" {
@@ -42,13 +40,6 @@ func suspensionOf(fleet *schema.Fleet, seen reconcile.Observation) suspension {
 		}
 	}
 	return s
-}
-
-// asksForSuspension reads the one annotation as it stands: GetAnnotations
-// copies all of them, of each of many thousands.
-func asksForSuspension(object *unstructured.Unstructured) bool {
-	value, _, _ := unstructured.NestedString(object.Object, "metadata", "annotations", watch.SuspendAnnotation)
-	return value == "true"
 }
 
 // spare is the plan without what would change a suspended sandbox. While there

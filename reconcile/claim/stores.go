@@ -32,10 +32,11 @@ type knownPod struct {
 	stale bool
 }
 
-// writeMemory is how long an own write counts more than the watch. After longer
-// than this it is not late, but the write was lost, as when etcd was restored
-// from a backup.
-const writeMemory = 30 * time.Second
+// WriteMemory is how long an own write counts more than what a watch shows. A
+// watch is late by milliseconds, or by seconds on a server that is overloaded;
+// after longer than this the write was lost, as when etcd was restored from a
+// backup.
+const WriteMemory = 30 * time.Second
 
 func newPodStore(now func() time.Time) *podStore {
 	return &podStore{now: now, byPool: map[string]map[string]knownPod{}, synced: make(chan struct{})}
@@ -83,7 +84,7 @@ func (s *podStore) later(known, seen knownPod) knownPod {
 		return seen
 	}
 	order, err := resourceversion.CompareResourceVersion(seen.ResourceVersion, known.ResourceVersion)
-	if err == nil && order < 0 && s.now().Sub(known.written) < writeMemory {
+	if err == nil && order < 0 && s.now().Sub(known.written) < WriteMemory {
 		return known
 	}
 	seen.stale = known.stale && seen.ResourceVersion == known.ResourceVersion

@@ -31,7 +31,7 @@ func TestPodStore(t *testing.T) {
 	fail := func(uid, version string) func() {
 		return func() { store.tried([]pool.Pod{{Name: "a", Pool: "p", UID: types.UID(uid), ResourceVersion: version}}) }
 	}
-	wait := func() { now = now.Add(writeMemory) }
+	wait := func() { now = now.Add(WriteMemory) }
 	for name, test := range map[string]struct {
 		steps []func()
 		want  string // uid, version; "going" where it is not to be tried

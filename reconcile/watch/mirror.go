@@ -21,11 +21,6 @@ import (
 	"github.com/agentpane/sandboxctl/schema"
 )
 
-// writeMemory is how long an own write counts more than the cache. The cache is
-// late by milliseconds, or by seconds on a server that is overloaded; after
-// longer than this the write was lost, as when etcd was restored from a backup.
-const writeMemory = 30 * time.Second
-
 // mirror is what the cluster shows of a fleet: the informers' caches, with what
 // this process has written itself laid over them until they show it. So a cache
 // that is late never makes the watcher act twice. What it returns is shared,
@@ -227,7 +222,7 @@ func (m *mirror) overlay(live map[plan.Ref]*unstructured.Unstructured, member fu
 	defer m.mutex.Unlock()
 	for ref, write := range m.own {
 		cached := m.cached(ref)
-		if m.now().Sub(write.at) > writeMemory && !m.unseen[ref.Kind] || shows(cached, write) {
+		if m.now().Sub(write.at) > claim.WriteMemory && !m.unseen[ref.Kind] || shows(cached, write) {
 			delete(m.own, ref)
 			continue
 		}

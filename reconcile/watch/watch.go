@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/agentpane/sandboxctl/reconcile"
+	"github.com/agentpane/sandboxctl/reconcile/claim"
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
@@ -227,7 +228,7 @@ func (w *Watcher) changed(before, after *unstructured.Unstructured) {
 		w.stands = false
 		w.mutex.Unlock()
 	}
-	if object.GetKind() == "Namespace" && isMarked(before) != isMarked(after) {
+	if object.GetKind() == "Namespace" && Suspends(before) != Suspends(after) {
 		w.addAll() // all of it is suspended, or no longer
 	}
 	if w.mirror.isPooled(object) {
@@ -274,7 +275,7 @@ func (w *Watcher) reached(kind string, err error) {
 	case before > 0 && after == 0:
 		w.addAll() // what failed meanwhile need not wait any longer
 		for _, name := range w.scopes() {
-			w.queue.AddAfter(name, writeMemory+time.Second) // see apply
+			w.queue.AddAfter(name, claim.WriteMemory+time.Second) // see apply
 		}
 	}
 }

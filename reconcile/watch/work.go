@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/agentpane/sandboxctl/reconcile"
+	"github.com/agentpane/sandboxctl/reconcile/claim"
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/reconcile/pool"
@@ -201,16 +202,22 @@ func (w *Watcher) handsOff(want *wanted, seen reconcile.Observation) bool {
 // namespace, asks by an annotation to be left alone.
 func isSuspended(seen reconcile.Observation) bool {
 	for _, live := range seen.Live {
-		if isMarked(live) {
+		if Suspends(live) {
 			return true
 		}
 	}
-	return isMarked(seen.Namespace)
+	return Suspends(seen.Namespace)
 }
 
-// isMarked tells whether an object, which may be nil, has the annotation.
-func isMarked(object *unstructured.Unstructured) bool {
-	return object != nil && object.GetAnnotations()[SuspendAnnotation] == "true"
+// Suspends tells whether an object, which may be nil, has the annotation. It
+// reads that one as it stands: GetAnnotations copies all, of each of many
+// thousands.
+func Suspends(object *unstructured.Unstructured) bool {
+	if object == nil {
+		return false
+	}
+	value, _, _ := unstructured.NestedString(object.Object, "metadata", "annotations", SuspendAnnotation)
+	return value == "true"
 }
 
 // SuspendAnnotation on a sandbox's pod, or on the namespace, has the watcher
@@ -309,7 +316,7 @@ func (w *Watcher) apply(ctx context.Context, scope string, want *wanted, p plan.
 	if scope != fleetScope {
 		w.look(fleetScope) // an allowlist may be unused now
 	}
-	return outcome{acted: true, after: writeMemory + time.Second} // if what was written has gone meanwhile, unseen
+	return outcome{acted: true, after: claim.WriteMemory + time.Second} // if what was written has gone meanwhile, unseen
 }
 
 // step passes on what an apply does.
