@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -37,17 +36,7 @@ func resolveGateway(fleet *schema.Fleet, objects []render.Object, seen Observati
 	if address == "" {
 		return objects
 	}
-	resolved := slices.Clone(objects)
-	for i, object := range resolved {
-		if pinned && plan.RefOf(object.Object) == GatewayRef(fleet) {
-			resolved[i].Object = object.Object.DeepCopy()
-			_ = unstructured.SetNestedField(resolved[i].Object.Object, address, "spec", "clusterIP") // its spec is there
-			continue
-		}
-		resolved[i].Object = render.FillGateway(object.Object, address)
-		resolved[i].Adopted = render.FillGateway(object.Adopted, address)
-	}
-	return resolved
+	return render.AtGateway(fleet, objects, address, pinned)
 }
 
 // podsGateway is the address that the pods which there are have of the gateway;

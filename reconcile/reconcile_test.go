@@ -125,7 +125,7 @@ func describe(p plan.Plan) string {
 // pods are the uids of the namespace's pods by sandbox.
 func (b bench) pods() map[string]types.UID {
 	b.Helper()
-	list, err := b.cluster.Client.CoreV1().Pods(b.namespace).List(b.Context(), metav1.ListOptions{})
+	list, err := b.cluster.Client.CoreV1().Pods(b.namespace).List(b.Context(), metav1.ListOptions{LabelSelector: render.SandboxLabel})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package render_test
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -63,11 +64,11 @@ func allows(t *testing.T, policy *networkingv1.NetworkPolicy, address string, pr
 	})
 }
 
-// one returns the only policy beside the one that denies all.
+// one returns the policy of the only allowlist.
 func one(t *testing.T, fleet *schema.Fleet) *networkingv1.NetworkPolicy {
 	t.Helper()
 	all := policies(t, fleet)
-	delete(all, "sandbox-default-deny-"+fleet.Name)
+	maps.DeleteFunc(all, func(name string, _ *networkingv1.NetworkPolicy) bool { _, ok := render.AllowlistID(name); return !ok })
 	if len(all) != 1 {
 		t.Fatalf("%d allowlists", len(all))
 	}
@@ -196,8 +197,8 @@ func TestEqualListsAreOnePolicy(t *testing.T) {
 	}
 }
 
-// TestPoliciesCoverTheirOwnPods: each pod is under the policy that denies all and under the one of its own list; under
-// no other list's and no other fleet's.
+// TestPoliciesCoverTheirOwnPods: each pod is under the policy that denies all, the gate's and the one of its own list;
+// under no other list's and no other fleet's.
 func TestPoliciesCoverTheirOwnPods(t *testing.T) {
 	const file = `
 apiVersion: agentpane.io/v1alpha1
@@ -219,7 +220,7 @@ sandboxes:
 		objects, _ := render.Objects(fleet)
 		pods = append(pods, slices.DeleteFunc(objects, func(o render.Object) bool { return o.Object.GetKind() != "Pod" })...)
 	}
-	if len(all) != 6 || len(pods) != 8 {
+	if len(all) != 2*(2+3) || len(pods) != 8 {
 		t.Fatalf("%d policies, %d pods", len(all), len(pods))
 	}
 	for _, pod := range pods {
@@ -241,6 +242,7 @@ sandboxes:
 		} else if !strings.Contains(pod.Path, "closed") {
 			t.Errorf("%s of %s is under no list", pod.Path, fleet)
 		}
+		want = append(want, "sandbox-gate-"+fleet)
 		if !slices.Equal(got, want) {
 			t.Errorf("%s of %s is under %v, want %v", pod.Path, fleet, got, want)
 		}

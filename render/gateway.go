@@ -20,9 +20,9 @@ import (
 )
 
 // The egress gateway is how a fleet's sandboxes reach hosts by name: they reach nothing but it (and what their list has
-// of addresses), it is their DNS, and answers with its own address. It is rendered where an allowlist of the file names
-// a host, and then for all pods of the fleet, so that host names can come to a running sandbox and go: what a pod's DNS
-// is cannot change while it runs.
+// of addresses), it is their DNS, and answers with its own address. It is also what their gate asks. So each fleet that
+// has sandboxes or pools has one, and all its pods use it, whether or not an allowlist names a host: host names can come
+// to a running sandbox and go, though what a pod's DNS is cannot change while it runs.
 const (
 	GatewayComponent = "egress-gateway" // the value of ComponentLabel
 	// GatewayConfigKey is the key of the gateway's ConfigMap that holds a GatewayConfig as JSON.
@@ -81,7 +81,7 @@ type gateway struct {
 	config GatewayConfig
 }
 
-// newGateway returns the fleet's gateway; nil where no allowlist of the file names a host.
+// newGateway returns the fleet's gateway; nil where nothing would use it.
 func (r *renderer) newGateway() *gateway {
 	if r.fleet.Egress.Mode != schema.Gateway {
 		return nil
@@ -91,11 +91,17 @@ func (r *renderer) newGateway() *gateway {
 	for path, allow := range r.allowlists() {
 		named = g.note(r, allow, path...) || named
 	}
-	if !named {
+	if !named && !HasGate(r.fleet) {
 		return nil
 	}
 	g.forward(r)
 	return g
+}
+
+// HasGate reports whether the fleet's sandboxes begin with a gate: not where the file accepts that what must be blocked
+// may not be, and not under Cilium, where there is no gateway to ask.
+func HasGate(fleet *schema.Fleet) bool {
+	return fleet.Egress.Mode == schema.Gateway && fleet.Egress.Unenforced != schema.Allow && len(fleet.Sandboxes)+len(fleet.Pools) > 0
 }
 
 // note takes note of an allowlist, and reports whether it names a host.
@@ -242,6 +248,21 @@ func FillGateway(object *unstructured.Unstructured, address string) *unstructure
 	return object
 }
 
+// AtGateway returns the fleet's objects with the gateway's address in those that wait for it, and with pin in the
+// gateway's Service, which then has that address or none.
+func AtGateway(fleet *schema.Fleet, objects []Object, address string, pin bool) []Object {
+	objects = slices.Clone(objects)
+	for i, object := range objects {
+		objects[i].Object = FillGateway(object.Object, address)
+		objects[i].Adopted = FillGateway(object.Adopted, address)
+		if pin && object.Object.GetKind() == "Service" && object.Object.GetName() == GatewayService(fleet) {
+			objects[i].Object = object.Object.DeepCopy()
+			_ = unstructured.SetNestedField(objects[i].Object.Object, address, "spec", "clusterIP") // its spec is there
+		}
+	}
+	return objects
+}
+
 // gatewayImage is what the gateway and the gate run.
 func (r *renderer) gatewayImage() string { return cmp.Or(r.fleet.Egress.Image, GatewayImage()) }
 
@@ -287,7 +308,7 @@ func hardened() *corev1.SecurityContext {
 // gate puts a container before all others of a sandbox, which lets the pod go on once what must be blocked is. It comes
 // after the file's patches, which cannot take it away.
 func (r *renderer) gate(spec *corev1.PodSpec) {
-	if r.gateway == nil {
+	if !HasGate(r.fleet) {
 		return
 	}
 	gate := corev1.Container{
@@ -302,5 +323,5 @@ func (r *renderer) gate(spec *corev1.PodSpec) {
 	spec.InitContainers = append([]corev1.Container{gate}, spec.InitContainers...)
 }
 
-// GateName is the name of the container that a sandbox's pod begins with where the fleet has a gateway.
+// GateName is the name of the container that a sandbox's pod begins with.
 const GateName = "egress-gate"

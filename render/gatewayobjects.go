@@ -110,7 +110,9 @@ func (r *renderer) gatewayPolicies(name string) {
 		Egress: outward,
 	})
 	r.add(own, "egress")
-
+	if !HasGate(r.fleet) {
+		return
+	}
 	hello := newObject("NetworkPolicy", r.own("sandbox-gate", true), map[string]string{PolicyTypeLabel: "gate"})
 	hello.Object["spec"] = content(&networkingv1.NetworkPolicySpec{
 		PodSelector: metav1.LabelSelector{MatchLabels: sandboxes},

@@ -29,7 +29,7 @@ apiVersion: agentpane.io/v1alpha1
 kind: SandboxFleet
 name: team-a
 namespace: %s
-quota: {pods: 50, limits.cpu: 128000m, limits.memory: 0.25Ti, services: 0, count/jobs.batch: 0}
+quota: {pods: 50, limits.cpu: 128000m, limits.memory: 0.25Ti, services: 5, count/jobs.batch: 0}
 limits: {min: {cpu: 0.01, memory: 16384Ki}}
 templates:
   node:

@@ -132,16 +132,14 @@ func randomFlow(random *rand.Rand, fleet *schema.Fleet) flow {
 // allowedBy says what the fleet's one allowlist means for the flow: what the sandbox may reach, and where that is the
 // gateway, what that takes in.
 func (f flow) allowedBy(fleet *schema.Fleet) bool {
-	allow := fleet.Sandboxes[0].Egress.Allow
-	hosts := slices.ContainsFunc(allow, func(rule schema.EgressRule) bool { return rule.Host != "" })
 	inward := slices.Contains([]int{8053, 8080, 8128, 8443, 8600, 8601, 9090}, f.port) || f.port >= 20000
-	if hosts && f.who == "gateway" && (!inward || f.protocol == corev1.ProtocolUDP && f.port != 8053) {
+	if f.who == "gateway" && (!inward || f.protocol == corev1.ProtocolUDP && f.port != 8053) {
 		return false
 	}
-	return f.mayLeave(allow, hosts)
+	return f.mayLeave(fleet.Sandboxes[0].Egress.Allow)
 }
 
-func (f flow) mayLeave(allow []schema.EgressRule, hosts bool) bool {
+func (f flow) mayLeave(allow []schema.EgressRule) bool {
 	tcp := f.protocol == corev1.ProtocolTCP
 	for _, rule := range allow {
 		within := rule.CIDR.IsValid() && rule.CIDR.Contains(f.address) && tcp && slices.Contains(rule.Ports, int32(f.port))
@@ -154,8 +152,8 @@ func (f flow) mayLeave(allow []schema.EgressRule, hosts bool) bool {
 			rule.Preset == schema.DNS && f.port == 53 && (f.who == "dns" || f.address.String() == "169.254.20.10"):
 			return true
 		}
-		// Through the gateway, if there is one: its DNS, and the ports that the rule's are behind.
-		if f.who != "gateway" || !hosts {
+		// Through the gateway: its DNS, and the ports that the rule's are behind.
+		if f.who != "gateway" {
 			continue
 		}
 		if f.port == 8053 && (rule.Host != "" || rule.Preset == schema.DNS) {
@@ -166,5 +164,5 @@ func (f flow) mayLeave(allow []schema.EgressRule, hosts bool) bool {
 			return true
 		}
 	}
-	return hosts && f.who == "gateway" && tcp && f.port == 8600
+	return f.who == "gateway" && tcp && f.port == 8600
 }

@@ -101,7 +101,7 @@ func TestDoctorFinds(t *testing.T) {
 	for check, words := range map[string]string{
 		"runtime-class": "there is no class no-runtime",
 		"storage-class": "there is no class no-storage",
-		"quota":         "of cpu left, and 3 pods that are to come need ",
+		"quota":         "of cpu left, and 5 pods that are to come need ",
 		"image":         "has no tmux",
 		"egress":        "does not enforce NetworkPolicy",
 	} {

@@ -166,8 +166,8 @@ func (p Patient) egress(ctx context.Context) ([]Finding, error) {
 	switch result.Verdict {
 	case enforcement.Enforced:
 		found = good(check, "NetworkPolicy is enforced; a new pod was open for %d ms", result.WindowMs)
-		if result.WindowMs > 0 && !hasGate(p.Objects) {
-			found = bad(Warning, check, "A fleet that allows a host by name has a gate, which waits for that to be over before anything of a sandbox runs.",
+		if result.WindowMs > 0 && !render.HasGate(p.Fleet) {
+			found = bad(Warning, check, "A gate waits for that to be over before anything of a sandbox runs: fleets have one, unless their file says unenforced: allow or mode: cilium.",
 				"NetworkPolicy is enforced, but a new pod was open for %d ms", result.WindowMs)
 		}
 	case enforcement.NotEnforced:
@@ -185,13 +185,13 @@ func (p Patient) egress(ctx context.Context) ([]Finding, error) {
 	return found, nil
 }
 
-func hasGate(objects []render.Object) bool {
+func hasGateway(objects []render.Object) bool {
 	return slices.ContainsFunc(objects, func(o render.Object) bool { return o.Object.GetKind() == "Deployment" })
 }
 
 // gateway looks whether the fleet's gateway serves.
 func (p Patient) gateway(ctx context.Context) ([]Finding, error) {
-	if !hasGate(p.Objects) {
+	if !hasGateway(p.Objects) {
 		return nil, nil
 	}
 	const check = "gateway"
@@ -211,7 +211,7 @@ func (p Patient) gateway(ctx context.Context) ([]Finding, error) {
 	switch {
 	case ready == 0:
 		return bad(Error, check, fmt.Sprintf("See why: kubectl --namespace %s describe pods --selector %s=%s", p.Fleet.Namespace, render.ComponentLabel, render.GatewayComponent),
-			"no egress gateway is ready: sandboxes reach no host by name"), nil
+			"no egress gateway is ready: sandboxes reach no host by name, and new ones do not start"), nil
 	case ready < wanted:
 		return bad(Warning, check, fmt.Sprintf("See why: kubectl --namespace %s describe pods --selector %s=%s", p.Fleet.Namespace, render.ComponentLabel, render.GatewayComponent),
 			"%d of %d egress gateways are ready", ready, wanted), nil

@@ -1,0 +1,52 @@
+package render_test
+
+import (
+	"fmt"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/agentpane/sandboxctl/render"
+)
+
+// TestGate: each sandbox and each warm pod begins with the gate, unless the file accepts that policies do not hold, or
+// leaves them to Cilium; and a gateway is there wherever it is asked.
+func TestGate(t *testing.T) {
+	type parts struct{ gateway, sandbox, warm bool }
+	begins := func(pod *unstructured.Unstructured) bool {
+		containers, _, _ := unstructured.NestedSlice(pod.Object, "spec", "initContainers")
+		return len(containers) > 0 && containers[0].(map[string]any)["name"] == render.GateName
+	}
+	for egress, want := range map[string]parts{
+		`{}`:                           {true, true, true},
+		`{allow: []}`:                  {true, true, true},
+		`{allow: [{host: a.example}]}`: {true, true, true},
+		`{unenforced: allow}`:          {},
+		`{mode: cilium, allow: []}`:    {},
+		`{mode: cilium, allow: [{host: a.example}]}`:      {},
+		`{unenforced: allow, allow: [{host: a.example}]}`: {gateway: true},
+	} {
+		fleet := load(t, fmt.Appendf(nil, `
+apiVersion: agentpane.io/v1alpha1
+kind: SandboxFleet
+name: team-a
+egress: %s
+templates: {x: {image: "x:1"}}
+pools: {p: {template: x}}
+sandboxes: {a: {template: x}}
+`, egress))
+		var got parts
+		for _, object := range objectsOf(t, fleet) {
+			got.gateway = got.gateway || object.Object.GetKind() == "Deployment"
+			got.sandbox = got.sandbox || begins(object.Object)
+		}
+		pools, err := render.Pools(fleet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.warm = begins(pools[0].Pod)
+		if got != want {
+			t.Errorf("%s: %+v, want %+v", egress, got, want)
+		}
+	}
+}
