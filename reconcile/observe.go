@@ -85,9 +85,6 @@ func (r *Reconciler) list(ctx context.Context, fleet *schema.Fleet, kind render.
 	if err != nil {
 		return nil, failure.From(err, failure.Object{Kind: kind.Resource.Resource, Namespace: ref.Namespace})
 	}
-	for i := range list.Items { // a LIST leaves them out of its items
-		list.Items[i].SetGroupVersionKind(kind.Kind)
-	}
 	return list.Items, nil
 }
 

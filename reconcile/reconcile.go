@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/agentpane/sandboxctl/reconcile/audit"
+	"github.com/agentpane/sandboxctl/reconcile/connection"
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/render"
@@ -86,15 +87,7 @@ func New(config *rest.Config, now func() time.Time, holder string, options ...Op
 	plain := config
 	config = rest.CopyConfig(config)
 	config.Wrap(noteStatus)
-	transport, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return nil, fmt.Errorf("setting up the client: %w", err)
-	}
-	client, err := dynamic.NewForConfigAndClient(config, transport)
-	if err != nil {
-		return nil, fmt.Errorf("setting up the client: %w", err)
-	}
-	raw, err := rest.UnversionedRESTClientForConfigAndClient(dynamic.ConfigFor(config), transport)
+	client, raw, err := connection.NewClients(config)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the client: %w", err)
 	}

@@ -40,8 +40,15 @@ func ciliumPolicy() Kind {
 	return Kind{cilium.WithKind("CiliumNetworkPolicy"), cilium.WithResource("ciliumnetworkpolicies"), true, RulesWave}
 }
 
-// Kinds returns every kind that this package renders for any cluster: the one place that lists them.
+// Kinds returns every kind that this package renders for any cluster.
 func Kinds() []Kind {
+	kinds := kinds()
+	return kinds[:]
+}
+
+// kinds is the one place that lists them. It is an array: those who look up the kind of each of many thousand objects
+// need no memory for it.
+func kinds() [14]Kind {
 	const namespaced, clusterWide = true, false
 	core := k8sschema.GroupVersion{Version: "v1"}
 	apps := k8sschema.GroupVersion{Group: "apps", Version: "v1"}
@@ -50,7 +57,7 @@ func Kinds() []Kind {
 	kind := func(group k8sschema.GroupVersion, name, resource string, namespaced bool, wave Wave) Kind {
 		return Kind{group.WithKind(name), group.WithResource(resource), namespaced, wave}
 	}
-	return []Kind{
+	return [...]Kind{
 		kind(core, "Namespace", "namespaces", clusterWide, NamespaceWave),
 		kind(core, "ConfigMap", "configmaps", namespaced, RulesWave), // the ApplySet's parent, see Parent
 		kind(core, "LimitRange", "limitranges", namespaced, RulesWave),
@@ -68,12 +75,22 @@ func Kinds() []Kind {
 	}
 }
 
-// KindOf returns what Kinds says about a kind; the zero Kind when it says nothing.
+// KindOf returns what Kinds says about a kind, or what is said of Cilium's; the zero Kind when nothing is.
 func KindOf(kind k8sschema.GroupVersionKind) Kind {
-	for _, known := range append(Kinds(), ciliumPolicy()) {
-		if known.Kind == kind {
+	if known := kindNamed(kind.Kind); known.Kind == kind {
+		return known
+	}
+	return Kind{}
+}
+
+func kindNamed(name string) Kind {
+	for _, known := range kinds() {
+		if known.Kind.Kind == name {
 			return known
 		}
+	}
+	if cilium := ciliumPolicy(); cilium.Kind.Kind == name {
+		return cilium
 	}
 	return Kind{}
 }

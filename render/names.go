@@ -94,11 +94,7 @@ func (r *renderer) own(name string, namespaced bool) string {
 // newObject returns an object of one of the Kinds, by its name there.
 func newObject(kindName, name string, labels map[string]string) *unstructured.Unstructured {
 	object := &unstructured.Unstructured{Object: make(map[string]any)}
-	for _, kind := range append(Kinds(), ciliumPolicy()) {
-		if kind.Kind.Kind == kindName {
-			object.SetGroupVersionKind(kind.Kind)
-		}
-	}
+	object.SetGroupVersionKind(kindNamed(kindName).Kind)
 	object.SetName(name)
 	object.SetLabels(labels)
 	return object

@@ -3,9 +3,11 @@ package render
 import (
 	"cmp"
 	"maps"
+	"reflect"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/agentpane/sandboxctl/schema"
 	"github.com/agentpane/sandboxctl/schema/diagnostic"
@@ -37,28 +39,58 @@ func (r *renderer) pod(s *schema.Sandbox) {
 	if after := s.Idle.After.Duration; s.Idle != (schema.Idle{}) && after < shortestIdle {
 		r.report("A sandbox is not idle after "+after.String(), "It is after 10s at the earliest: that it is used is noted now and then only.", "sandboxes", s.Name, "idle", "after")
 	}
-	spec, ok := r.patched(s, r.podSpec(s, VolumeName(r.fleet, s)))
-	if !ok {
-		return
-	}
-	verdict := r.verdict(s, spec)
+	part, ok := r.part(s)
 	switch {
+	case !ok:
+		return
 	case s.State == schema.Stopped:
 		return
 	case r.checking:
 		r.checked++
 		return
 	}
-	object := newObject("Pod", PodName(r.fleet, s), r.sandboxLabels(s))
+	object := newObject("Pod", "", r.sandboxLabels(s))
 	if len(s.Annotations) > 0 {
 		object.SetAnnotations(s.Annotations)
 	}
-	object.Object["spec"] = content(spec)
-	added := r.add(object, sandboxPath(s))
-	added.Security = verdict
+	object.Object["spec"] = runtime.DeepCopyJSON(part.spec)
+	added := r.add(OnPod(object, PodName(r.fleet, s), VolumeName(r.fleet, s)), sandboxPath(s))
+	added.Security = part.verdict
 	if s.Pool != "" {
 		added.Adopted = r.onWarmPod(s)
 	}
+}
+
+// podPart is a sandbox's pod without all that is the sandbox's own: its name, its labels, its volume.
+type podPart struct {
+	spec    map[string]any
+	verdict *Verdict
+}
+
+// part returns the sandbox's; false when it cannot be rendered, which has been reported. Those that change nothing of
+// their template have it from one another.
+func (r *renderer) part(s *schema.Sandbox) (podPart, bool) {
+	t, ok := r.fleet.Template(s.Template)
+	common := ok && samePod(s.Settings, t.Settings)
+	if part, known := r.parts[t.Name]; common && known {
+		return part, true
+	}
+	spec, ok := r.patched(s, r.podSpec(s, ""))
+	if !ok {
+		return podPart{}, false
+	}
+	reported := len(r.found)
+	part := podPart{content(spec), r.verdict(s, spec)}
+	if common && len(r.found) == reported { // else each sandbox is to be named
+		r.parts[t.Name] = part
+	}
+	return part, true
+}
+
+// samePod reports whether a pod is the same with either settings, but for its labels.
+func samePod(a, b schema.Settings) bool {
+	a.Labels, a.Egress, b.Labels, b.Egress = nil, schema.Egress{}, nil, schema.Egress{}
+	return reflect.DeepEqual(a, b)
 }
 
 // sandboxLabels returns the labels of the sandbox's pod: the user's, and after them those that decide who owns the pod

@@ -265,30 +265,28 @@ func (p Pool) Claimed(c Claim) *unstructured.Unstructured {
 // OnPod gives a nameless pod its name, and its workspace's claim if it has one. It returns the pod that it changed.
 func OnPod(object *unstructured.Unstructured, name, claim string) *unstructured.Unstructured {
 	object.SetName(name)
-	volumes, _, _ := unstructured.NestedSlice(object.Object, "spec", "volumes")
-	for _, item := range volumes {
-		volume, _ := item.(map[string]any)
-		source, ok := volume["persistentVolumeClaim"].(map[string]any)
-		if ok && volume["name"] == workspaceVolume {
-			source["claimName"] = claim
-		}
-	}
-	if len(volumes) > 0 {
-		_ = unstructured.SetNestedSlice(object.Object, volumes, "spec", "volumes") // the spec is an object
+	if source := workspaceClaim(object); source != nil {
+		source["claimName"] = claim
 	}
 	return object
 }
 
 // WorkspaceOf returns the claim that a pod mounts as its workspace; empty where it is no persistent one.
 func WorkspaceOf(pod *unstructured.Unstructured) string {
-	spec, _ := pod.Object["spec"].(map[string]any) // read as it stands: there are very many pods
+	claim, _ := workspaceClaim(pod)["claimName"].(string)
+	return claim
+}
+
+// workspaceClaim returns the persistent volume that is a pod's workspace, as it stands in the pod; nil where it is none.
+func workspaceClaim(pod *unstructured.Unstructured) map[string]any {
+	spec, _ := pod.Object["spec"].(map[string]any)
 	volumes, _ := spec["volumes"].([]any)
 	for _, item := range volumes {
 		volume, _ := item.(map[string]any)
 		if volume["name"] == workspaceVolume {
-			claim, _, _ := unstructured.NestedString(volume, "persistentVolumeClaim", "claimName")
-			return claim
+			source, _ := volume["persistentVolumeClaim"].(map[string]any)
+			return source
 		}
 	}
-	return ""
+	return nil
 }

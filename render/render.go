@@ -96,7 +96,8 @@ type renderer struct {
 	objects   []Object
 	reported  map[[2]string]bool // findings, by path and text
 	found     diagnostic.List
-	fitting   map[string]bool // whether a pod patch can be laid over a pod, by its path
+	fitting   map[string]bool    // whether a pod patch can be laid over a pod, by its path
+	parts     map[string]podPart // by template
 
 	checking bool // only what is wrong is wanted: pods and volumes are counted, in checked, and not made
 	checked  int
@@ -106,6 +107,7 @@ func newRenderer(fleet *schema.Fleet) *renderer {
 	return &renderer{
 		fleet: fleet, setID: ApplySetID(fleet),
 		policies: make(map[string]bool), reported: make(map[[2]string]bool), fitting: make(map[string]bool),
+		parts: make(map[string]podPart),
 	}
 }
 

@@ -94,7 +94,8 @@ func applyFiles(ctx context.Context, env environment, options applyOptions) erro
 // applyFleet plans, asks and applies. What it says of what was not changed is
 // about this fleet: others may have been before it.
 func applyFleet(ctx context.Context, env environment, options applyOptions, fleet rendered) error {
-	target, p, err := options.connect.plan(ctx, env, fleet, options.plan)
+	sighting := options.connect.observe(ctx, env, fleet.Fleet)
+	p, err := sighting.plan(ctx, fleet, options.plan)
 	if err != nil {
 		return err
 	}
@@ -109,10 +110,10 @@ func applyFleet(ctx context.Context, env environment, options applyOptions, flee
 	if blocked := p.Blocked(); len(blocked) > 0 {
 		return blockedError(blocked, "; nothing of fleet "+fleet.Name+" was changed")
 	}
-	if err := target.reconciler.NoteActivity(ctx, p.Plan); err != nil {
+	if err := sighting.reconciler.NoteActivity(ctx, p.Plan); err != nil {
 		return err
 	}
-	return applyPlan(ctx, env, options, target, fleet.Fleet, p.Plan, unchangedPods(p.Plan))
+	return applyPlan(ctx, env, options, sighting.target, fleet.Fleet, p.Plan, unchangedPods(p.Plan))
 }
 
 // unchangedPods are the pods of the file that the plan leaves as they are. An

@@ -10,7 +10,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/dynamic"
 
 	"github.com/agentpane/sandboxctl/reconcile/connection"
 	"github.com/agentpane/sandboxctl/reconcile/doctor"
@@ -99,12 +98,8 @@ func (o *doctorOptions) patient(ctx context.Context, env environment, fleet rend
 	if err != nil {
 		return doctor.Patient{}, err
 	}
-	client, err := dynamic.NewForConfig(target.cluster.Config)
-	if err != nil {
-		return doctor.Patient{}, err
-	}
 	return doctor.Patient{
-		Client: client, Fleet: fleet.Fleet, Objects: fleet.objects, Version: version, ClockSkew: target.cluster.ClockSkew(),
+		Client: target.cluster.Client, Fleet: fleet.Fleet, Objects: fleet.objects, Version: version, ClockSkew: target.cluster.ClockSkew(),
 		Probe: func(ctx context.Context) (enforcement.Result, error) {
 			return target.reconciler.Enforcement(ctx, fleet.Fleet, true)
 		},

@@ -90,7 +90,7 @@ func refuseFlags(cmd *cobra.Command, why string, names ...string) error {
 }
 
 func runPlan(ctx context.Context, env environment, options planOptions) error {
-	fleets, err := options.files.load(env)
+	fleets, sightings, err := options.connect.loadObserving(ctx, env, &options.files)
 	if err != nil {
 		return err
 	}
@@ -104,8 +104,8 @@ func runPlan(ctx context.Context, env environment, options planOptions) error {
 	changes := false
 	var problems []error
 	var blocked []plan.Change
-	for _, fleet := range fleets {
-		target, p, err := options.connect.plan(ctx, env, fleet, options.plan)
+	for i, fleet := range fleets {
+		p, err := sightings[i].plan(ctx, fleet, options.plan)
 		if err != nil {
 			return err
 		}
@@ -123,7 +123,7 @@ func runPlan(ctx context.Context, env environment, options planOptions) error {
 			printPlan(env.stdout, p)
 		}
 		if options.saveTo != "" && len(p.Blocked()) == 0 {
-			if err := savePlan(ctx, options.saveTo, p.Plan, fleet, target); err != nil {
+			if err := savePlan(ctx, options.saveTo, p.Plan, fleet, sightings[i].target); err != nil {
 				return err
 			}
 			fmt.Fprintf(env.stderr, "Saved: sandboxctl apply %s does exactly this.\n", options.saveTo)

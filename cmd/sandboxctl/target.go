@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 
 	"github.com/agentpane/sandboxctl/reconcile"
 	"github.com/agentpane/sandboxctl/reconcile/connection"
 	"github.com/agentpane/sandboxctl/schema"
+	"github.com/agentpane/sandboxctl/schema/diagnostic"
 )
 
 // target is a cluster that a fleet is to be reconciled with.
@@ -27,18 +29,54 @@ func (f *connectFlags) target(env environment, fleet *schema.Fleet) (target, err
 	return target{cluster, reconciler}, err
 }
 
-// plan connects, and says what applying the fleet would change.
-func (f *connectFlags) plan(ctx context.Context, env environment, fleet rendered, options reconcile.Options) (target, planned, error) {
-	t, err := f.target(env, fleet.Fleet)
-	if err != nil {
-		return target{}, planned{}, err
+// sighting is a cluster and what it shows of a fleet.
+type sighting struct {
+	target
+	seen reconcile.Observation
+	err  error // why it shows nothing
+}
+
+// observe connects and has a look.
+func (f *connectFlags) observe(ctx context.Context, env environment, fleet *schema.Fleet) (s sighting) {
+	if s.target, s.err = f.target(env, fleet); s.err == nil {
+		s.seen, s.err = s.reconciler.Observe(ctx, fleet)
 	}
-	seen, err := t.reconciler.Observe(ctx, fleet.Fleet)
-	if err != nil {
-		return target{}, planned{}, err
+	return s
+}
+
+// plan says what applying the fleet would change.
+func (s sighting) plan(ctx context.Context, fleet rendered, options reconcile.Options) (planned, error) {
+	if s.err != nil {
+		return planned{}, s.err
 	}
-	p, err := t.reconciler.PlanFrom(ctx, fleet.Fleet, seen, fleet.objects, options)
-	return t, planned{Plan: p, context: t.cluster.Context, position: fleet.position, suspended: suspensionOf(fleet.Fleet, seen)}, err
+	p, err := s.reconciler.PlanFrom(ctx, fleet.Fleet, s.seen, fleet.objects, options)
+	return planned{Plan: p, context: s.cluster.Context, position: fleet.position, suspended: suspensionOf(fleet.Fleet, s.seen)}, err
+}
+
+// loadObserving loads the fleets, and has a look at their clusters meanwhile: of
+// a large fleet, the one takes about as long as the other.
+func (f *connectFlags) loadObserving(ctx context.Context, env environment, files *fleetFlags) ([]rendered, []sighting, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var group sync.WaitGroup
+	defer group.Wait()
+	var pending []*sighting
+	fleets, err := loadAs(files, env, func(fleet *schema.Fleet) (rendered, diagnostic.List) {
+		s := new(sighting)
+		pending = append(pending, s)
+		group.Go(func() { *s = f.observe(ctx, env, fleet) })
+		return renderedOf(fleet)
+	})
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	group.Wait()
+	var sightings []sighting
+	for _, s := range pending {
+		sightings = append(sightings, *s)
+	}
+	return fleets, sightings, nil
 }
 
 // holderName is how others are told of this process when it holds a lock.

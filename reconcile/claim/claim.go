@@ -30,6 +30,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/agentpane/sandboxctl/reconcile/audit"
+	"github.com/agentpane/sandboxctl/reconcile/connection"
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/pool"
 	"github.com/agentpane/sandboxctl/render"
@@ -70,7 +71,7 @@ type Client struct {
 // New returns a client for the fleet on the cluster of that configuration. by
 // is who claims, as people are told. It does not touch the cluster.
 func New(config *rest.Config, fleet *schema.Fleet, now func() time.Time, random func(n int) string, by string) (*Client, error) {
-	api, err := dynamic.NewForConfig(config)
+	api, _, err := connection.NewClients(config)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the client: %w", err)
 	}

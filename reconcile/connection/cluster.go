@@ -80,14 +80,7 @@ func (k *Kubeconfig) Connect(options Options) (*Cluster, error) {
 		Config: config, Context: name, Name: entry.Cluster, Server: withoutUser(config.Host),
 		Namespace: cmp.Or(entry.Namespace, metav1.NamespaceDefault), Kubeconfig: k, clock: clock,
 	}
-	transport, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return nil, k.unusable(name, err)
-	}
-	if cluster.Client, err = dynamic.NewForConfigAndClient(config, transport); err != nil {
-		return nil, k.unusable(name, err)
-	}
-	if cluster.raw, err = rest.UnversionedRESTClientForConfigAndClient(dynamic.ConfigFor(config), transport); err != nil {
+	if cluster.Client, cluster.raw, err = NewClients(config); err != nil {
 		return nil, k.unusable(name, err)
 	}
 	return cluster, nil

@@ -63,8 +63,7 @@ func (p Patient) live(ctx context.Context) (map[plan.Ref]*unstructured.Unstructu
 		if err != nil {
 			return nil, failure.From(err, failure.Object{Kind: kind.Resource.Resource, Namespace: p.Fleet.Namespace})
 		}
-		for i := range list.Items { // a LIST leaves their kind out of its items
-			list.Items[i].SetGroupVersionKind(kind.Kind)
+		for i := range list.Items {
 			live[plan.RefOf(&list.Items[i])] = &list.Items[i]
 		}
 	}
