@@ -5,10 +5,10 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/agentpane/sandboxctl/reconcile/claim"
+	"github.com/agentpane/sandboxctl/reconcile/connection"
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/render"
@@ -75,17 +75,12 @@ func (r *Reconciler) Observe(ctx context.Context, fleet *schema.Fleet) (Observat
 }
 
 func (r *Reconciler) list(ctx context.Context, fleet *schema.Fleet, kind render.Kind) ([]unstructured.Unstructured, error) {
-	ref := plan.Ref{GroupVersionKind: kind.Kind}
+	namespace := ""
 	if kind.Namespaced {
-		ref.Namespace = fleet.Namespace
+		namespace = fleet.Namespace
 	}
-	list, err := r.resource(ref).List(ctx, metav1.ListOptions{
-		LabelSelector: render.PartOfLabel + "=" + render.ApplySetID(fleet),
-	})
-	if err != nil {
-		return nil, failure.From(err, failure.Object{Kind: kind.Resource.Resource, Namespace: ref.Namespace})
-	}
-	return list.Items, nil
+	objects, err := connection.List(ctx, r.raw, kind.Kind, kind.Resource.Resource, namespace, render.PartOfLabel+"="+render.ApplySetID(fleet))
+	return objects, failure.From(err, failure.Object{Kind: kind.Resource.Resource, Namespace: namespace})
 }
 
 // Options are the ways in which a plan can go further than it does by itself.

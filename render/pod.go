@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/agentpane/sandboxctl/schema"
 	"github.com/agentpane/sandboxctl/schema/diagnostic"
@@ -49,12 +48,12 @@ func (r *renderer) pod(s *schema.Sandbox) {
 		r.checked++
 		return
 	}
-	object := newObject("Pod", "", r.sandboxLabels(s))
+	object := newObject("Pod", PodName(r.fleet, s), r.sandboxLabels(s))
 	if len(s.Annotations) > 0 {
 		object.SetAnnotations(s.Annotations)
 	}
-	object.Object["spec"] = runtime.DeepCopyJSON(part.spec)
-	added := r.add(OnPod(object, PodName(r.fleet, s), VolumeName(r.fleet, s)), sandboxPath(s))
+	object.Object["spec"] = part.withClaim(VolumeName(r.fleet, s))
+	added := r.add(object, sandboxPath(s))
 	added.Security = part.verdict
 	if s.Pool != "" {
 		added.Adopted = r.onWarmPod(s)
@@ -85,6 +84,21 @@ func (r *renderer) part(s *schema.Sandbox) (podPart, bool) {
 		r.parts[t.Name] = part
 	}
 	return part, true
+}
+
+// withClaim returns the spec with the name of the workspace's claim, if it has one. What is the same in all is there once,
+// for all of them: there may be many thousand.
+func (p podPart) withClaim(name string) map[string]any {
+	volumes, _ := p.spec["volumes"].([]any)
+	at := slices.IndexFunc(volumes, isWorkspaceClaim)
+	if at < 0 {
+		return p.spec
+	}
+	spec, volume := maps.Clone(p.spec), maps.Clone(volumes[at].(map[string]any))
+	volumes = slices.Clone(volumes)
+	source := maps.Clone(volume["persistentVolumeClaim"].(map[string]any))
+	source["claimName"], volume["persistentVolumeClaim"], volumes[at], spec["volumes"] = name, source, volume, volumes
+	return spec
 }
 
 // samePod reports whether a pod is the same with either settings, but for its labels.

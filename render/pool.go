@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -281,12 +282,16 @@ func WorkspaceOf(pod *unstructured.Unstructured) string {
 func workspaceClaim(pod *unstructured.Unstructured) map[string]any {
 	spec, _ := pod.Object["spec"].(map[string]any)
 	volumes, _ := spec["volumes"].([]any)
-	for _, item := range volumes {
-		volume, _ := item.(map[string]any)
-		if volume["name"] == workspaceVolume {
-			source, _ := volume["persistentVolumeClaim"].(map[string]any)
-			return source
-		}
+	at := slices.IndexFunc(volumes, isWorkspaceClaim)
+	if at < 0 {
+		return nil
 	}
-	return nil
+	return volumes[at].(map[string]any)["persistentVolumeClaim"].(map[string]any)
+}
+
+// isWorkspaceClaim tells a pod's volume that is a persistent workspace.
+func isWorkspaceClaim(item any) bool {
+	volume, _ := item.(map[string]any)
+	_, persistent := volume["persistentVolumeClaim"].(map[string]any)
+	return persistent && volume["name"] == workspaceVolume
 }
