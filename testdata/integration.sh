@@ -16,10 +16,9 @@ packages=$(git grep -l --untracked '^//go:build integration' -- '*_test.go' ':!t
 added() {
 	module=$1 fewer=$2 more=$3
 	shift 3
-	lists=$(mktemp -d -p "$scratch")
-	go -C "$module" test -tags "$fewer" -list '^Test' "$@" | grep '^Test' | sort >"$lists/fewer"
-	go -C "$module" test -tags "$more" -list '^Test' "$@" | grep '^Test' | sort >"$lists/more"
-	comm -13 "$lists/fewer" "$lists/more"
+	go -C "$module" test -tags "$fewer" -list '^Test' "$@" | grep '^Test' | sort >"$scratch/fewer"
+	go -C "$module" test -tags "$more" -list '^Test' "$@" | grep '^Test' | sort >"$scratch/more"
+	comm -13 "$scratch/fewer" "$scratch/more"
 }
 
 # run_added runs the tests of module $1 that the build tags $2 add: the others
@@ -62,16 +61,7 @@ else
 	not_run "$tags" "these need the test internet, which only the local cluster has."
 fi
 
-# The life cycles of clusters, which are their own, mostly wait: they run beside the rest.
-lifecycles=
+run_added . "$tags" $packages
 if [ -n "$can_run_local" ]; then
-	run_added testdata/cluster "$tags" . >"$scratch/lifecycles" 2>&1 &
-	lifecycles=$!
+	run_added testdata/cluster "$tags" .
 fi
-failed=0
-run_added . "$tags" $packages || failed=1
-if [ -n "$lifecycles" ]; then
-	wait $lifecycles || failed=1
-	cat "$scratch/lifecycles"
-fi
-exit $failed

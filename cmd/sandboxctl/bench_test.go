@@ -119,23 +119,6 @@ func BenchmarkPlanUnchanged(b *testing.B) {
 	b.ReportMetric(theirs.Seconds()/ours.Seconds(), "times-faster")
 }
 
-// BenchmarkPlan10000 plans 10,000 sandboxes that are as they should be. They have
-// no persistent volumes: to delete as many takes a cluster a quarter of an hour.
-func BenchmarkPlan10000(b *testing.B) {
-	sandboxctl := program(b)
-	file := fleetFileWith(b, "bench-large", 10_000, "workspace: {emptyDir: 1Gi}, pod: {nodeSelector: {none: such}}")
-	applied(b, sandboxctl, file)
-	var took time.Duration
-	var memory float64
-	for b.Loop() {
-		t, m := timed(b, sandboxctl, "plan", "--detailed-exitcode", "-f", file)
-		took, memory = took+t, max(memory, m)
-	}
-	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(took.Seconds()/float64(b.N), "s/plan")
-	b.ReportMetric(memory, "MiB")
-}
-
 // BenchmarkValidate10000 validates 10,000 sandboxes.
 func BenchmarkValidate10000(b *testing.B) {
 	sandboxctl := program(b)

@@ -190,6 +190,28 @@ func BenchmarkWatch(b *testing.B) {
 	b.ReportMetric(end, fmt.Sprintf("MiB-after-%d-reloads", reloads))
 }
 
+// BenchmarkFleet10000 plans 10,000 sandboxes that are as they should be, and
+// watches them. They have no persistent volumes: to delete as many takes a cluster
+// a quarter of an hour.
+func BenchmarkFleet10000(b *testing.B) {
+	sandboxctl := program(b)
+	file := fleetFileWith(b, "bench-large", 10_000, "workspace: {emptyDir: 1Gi}, pod: {nodeSelector: {none: such}}")
+	applied(b, sandboxctl, file)
+	var took time.Duration
+	var memory float64
+	for b.Loop() {
+		t, m := timed(b, sandboxctl, "plan", "--detailed-exitcode", "-f", file)
+		took, memory = took+t, max(memory, m)
+	}
+	w := startWatch(b, sandboxctl, file)
+	watching := w.memory()
+	w.stop()
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(took.Seconds()/float64(b.N), "s/plan")
+	b.ReportMetric(memory, "MiB")
+	b.ReportMetric(watching, "MiB-watch")
+}
+
 // save saves a file as an editor does, and returns when.
 func save(b *testing.B, path, content string) time.Time {
 	b.Helper()

@@ -160,6 +160,7 @@ func TestSessionAttach(t *testing.T) {
 
 	t.Run("type, resize, detach, attach again", func(t *testing.T) {
 		p := attach(t, 100, 30)
+		attached(t, 1) // what is typed before does not get there
 		p.typeKeys("stty size; echo typed-$((40+2))\r")
 		p.expect("typed-42")
 		p.resize(120, 40)
@@ -183,6 +184,7 @@ func TestSessionAttach(t *testing.T) {
 	})
 	t.Run("a lost connection", func(t *testing.T) {
 		p := attach(t, 100, 30)
+		attached(t, 1)
 		p.typeKeys("echo before-$((40+2))\r")
 		p.expect("before-42")
 		proxy.cut(false)
@@ -201,6 +203,7 @@ func TestSessionAttach(t *testing.T) {
 	})
 	t.Run("the end of the session", func(t *testing.T) {
 		p := attach(t, 100, 30)
+		attached(t, 1)
 		p.typeKeys("echo ready-$((40+2))\r")
 		p.expect("ready-42")
 		s.expect(0, "", "", "session", "kill", "api", "agent")

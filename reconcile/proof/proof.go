@@ -34,7 +34,7 @@ func Unchanged(desired, live *unstructured.Unstructured, manager string) (unchan
 	if doubt != "" {
 		return false, doubt
 	}
-	return walk(desiredFields(desired), live.Object, owned, "")
+	return walk(desiredFields(desired), live.Object, owned)
 }
 
 // ownedFields is the manager's entry in managedFields. Entries for subresources
@@ -96,15 +96,16 @@ const itself = "."
 // walk compares one value of the configuration with the live one and with the
 // fields that are owned below it (the format is described at
 // k8s.io/apimachinery/pkg/apis/meta/v1.FieldsV1): "f:NAME" is a field,
-// "k:KEYS" an item of a list by its keys, "v:VALUE" an item of a set.
-func walk(desired, live any, owned map[string]any, path string) (bool, string) {
+// "k:KEYS" an item of a list by its keys, "v:VALUE" an item of a set. A doubt
+// begins with the path below the value: most have none, and need no path.
+func walk(desired, live any, owned map[string]any) (bool, string) {
 	children := len(owned)
 	if _, ok := owned[itself]; ok {
 		children--
 	}
 	if children == 0 { // a leaf: all of it is owned, whatever it is
 		if !equal(desired, live) {
-			return false, path + " has another value"
+			return false, " has another value"
 		}
 		return true, ""
 	}
@@ -112,45 +113,45 @@ func walk(desired, live any, owned map[string]any, path string) (bool, string) {
 	case map[string]any:
 		live, ok := live.(map[string]any)
 		if !ok {
-			return false, path + " is of another type"
+			return false, " is of another type"
 		}
-		return walkFields(desired, live, owned, children, path)
+		return walkFields(desired, live, owned, children)
 	case []any:
 		live, ok := live.([]any)
 		if !ok {
-			return false, path + " is of another type"
+			return false, " is of another type"
 		}
-		return walkItems(desired, live, owned, children, path)
+		return walkItems(desired, live, owned, children)
 	default:
-		return false, path + " is of another type"
+		return false, " is of another type"
 	}
 }
 
-func walkFields(desired, live, owned map[string]any, children int, path string) (bool, string) {
+func walkFields(desired, live, owned map[string]any, children int) (bool, string) {
 	for name, value := range desired {
 		below, ok := owned["f:"+name].(map[string]any)
 		if !ok {
-			return false, path + "." + name + " is not owned"
+			return false, "." + name + " is not owned"
 		}
 		current, ok := live[name]
 		if !ok {
-			return false, path + "." + name + " is missing"
+			return false, "." + name + " is missing"
 		}
-		if ok, doubt := walk(value, current, below, path+"."+name); !ok {
-			return false, doubt
+		if ok, doubt := walk(value, current, below); !ok {
+			return false, "." + name + doubt
 		}
 	}
 	if children != len(desired) {
-		return false, path + " has fields that are no longer wanted"
+		return false, " has fields that are no longer wanted"
 	}
 	return true, ""
 }
 
 // walkItems compares lists whose items are owned one by one. The server puts
 // the items of an applied list in the applied order, so they have to be in it.
-func walkItems(desired, live []any, owned map[string]any, children int, path string) (bool, string) {
+func walkItems(desired, live []any, owned map[string]any, children int) (bool, string) {
 	if children != len(desired) {
-		return false, path + " has items that are no longer wanted, or lacks some"
+		return false, " has items that are no longer wanted, or lacks some"
 	}
 	matched := make([]bool, len(desired))
 	position := make([]int, len(desired))
@@ -160,24 +161,24 @@ func walkItems(desired, live []any, owned map[string]any, children int, path str
 		}
 		matches, err := matcher(entry)
 		if err != nil {
-			return false, path + ": " + err.Error()
+			return false, ": " + err.Error()
 		}
 		wanted, current := only(desired, matches), only(live, matches)
 		if wanted < 0 || current < 0 || matched[wanted] {
-			return false, path + " does not have exactly one item " + entry
+			return false, " does not have exactly one item " + entry
 		}
 		below, ok := below.(map[string]any)
 		if !ok {
-			return false, path + ": managedFields cannot be read"
+			return false, ": managedFields cannot be read"
 		}
-		if ok, doubt := walk(desired[wanted], live[current], below, path+"["+entry[2:]+"]"); !ok {
-			return false, doubt
+		if ok, doubt := walk(desired[wanted], live[current], below); !ok {
+			return false, "[" + entry[2:] + "]" + doubt
 		}
 		matched[wanted], position[wanted] = true, current
 	}
 	for i := 1; i < len(position); i++ {
 		if position[i] < position[i-1] {
-			return false, path + " is in another order"
+			return false, " is in another order"
 		}
 	}
 	return true, ""
