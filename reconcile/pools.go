@@ -25,11 +25,26 @@ func randomText(n int) string { return strings.ToLower(rand.Text()[:n]) }
 
 // pools is what a plan needs to know of the fleet's pools.
 func (r *Reconciler) pools(fleet *schema.Fleet, seen Observation) (plan.Pools, error) {
-	pools, err := render.Pools(fleet)
-	return plan.Pools{
-		Pools: pools, Live: seen.Pooled, Cordoned: seen.Cordoned, Now: r.now(),
+	pools := plan.Pools{
+		Live: seen.Pooled, Cordoned: seen.Cordoned, Now: r.now(),
 		Random: func() string { return r.random(8) },
-	}, err
+	}
+	if seen.Pooled == nil && !hasPooled(seen.Live) { // a plan of one sandbox of its own, of which there may be thousands
+		return pools, nil
+	}
+	var err error
+	pools.Pools, err = render.Pools(fleet)
+	return pools, err
+}
+
+// hasPooled tells whether there is anything of a pool among the objects.
+func hasPooled(live map[plan.Ref]*unstructured.Unstructured) bool {
+	for _, object := range live {
+		if object.GetLabels()[render.WarmPoolLabel] == "true" {
+			return true
+		}
+	}
+	return false
 }
 
 // claims returns the client that takes pods out of the pools of the plan's

@@ -81,21 +81,30 @@ type gateway struct {
 	config GatewayConfig
 }
 
-// newGateway returns the fleet's gateway; nil where nothing would use it.
+// newGateway returns the fleet's gateway, which knows no list yet; nil where nothing would use it.
 func (r *renderer) newGateway() *gateway {
-	if r.fleet.Egress.Mode != schema.Gateway {
+	if r.fleet.Egress.Mode != schema.Gateway || !HasGate(r.fleet) && !r.namesHost() {
 		return nil
 	}
-	g := &gateway{config: GatewayConfig{Fleet: r.fleet.Name, Lists: make(map[string]GatewayList), Forwards: []Forward{}}}
-	named := false
+	return &gateway{config: GatewayConfig{Fleet: r.fleet.Name, Lists: make(map[string]GatewayList), Forwards: []Forward{}}}
+}
+
+// namesHost reports whether an allowlist of the file names a host.
+func (r *renderer) namesHost() bool {
+	for _, allow := range r.allowlists() {
+		if slices.ContainsFunc(allow, func(rule schema.EgressRule) bool { return rule.Host != "" }) {
+			return true
+		}
+	}
+	return false
+}
+
+// learn takes note of all allowlists.
+func (g *gateway) learn(r *renderer) {
 	for path, allow := range r.allowlists() {
-		named = g.note(r, allow, path...) || named
-	}
-	if !named && !HasGate(r.fleet) {
-		return nil
+		g.note(r, allow, path...)
 	}
 	g.forward(r)
-	return g
 }
 
 // HasGate reports whether the fleet's sandboxes begin with a gate: not where the file accepts that what must be blocked
@@ -104,10 +113,9 @@ func HasGate(fleet *schema.Fleet) bool {
 	return fleet.Egress.Mode == schema.Gateway && fleet.Egress.Unenforced != schema.Allow && len(fleet.Sandboxes)+len(fleet.Pools) > 0
 }
 
-// note takes note of an allowlist, and reports whether it names a host.
-func (g *gateway) note(r *renderer, allow []schema.EgressRule, at ...any) (named bool) {
+// note takes note of an allowlist.
+func (g *gateway) note(r *renderer, allow []schema.EgressRule, at ...any) {
 	for i, rule := range allow {
-		named = named || rule.Host != ""
 		other := slices.ContainsFunc(rule.Ports, func(port int32) bool { return !byName(port) })
 		if strings.HasPrefix(rule.Host, "*.") && other {
 			r.report("Only ports 80 and 443 can be allowed below a name",
@@ -116,7 +124,7 @@ func (g *gateway) note(r *renderer, allow []schema.EgressRule, at ...any) (named
 	}
 	id, rules := canonicalRules(allow)
 	if id == "" {
-		return named
+		return
 	}
 	list := GatewayList{Hosts: []schema.EgressRule{}}
 	for _, rule := range rules {
@@ -128,7 +136,6 @@ func (g *gateway) note(r *renderer, allow []schema.EgressRule, at ...any) (named
 	if list.DNS || len(list.Hosts) > 0 {
 		g.config.Lists[id] = list
 	}
-	return named
 }
 
 // byName reports whether the gateway learns from what is said on the port which host is meant.

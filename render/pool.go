@@ -71,6 +71,9 @@ type Pool struct {
 
 // Pools returns what the fleet's pools are made from. What is wrong with them is among the findings of Objects.
 func Pools(fleet *schema.Fleet) ([]Pool, error) {
+	if len(fleet.Pools) == 0 {
+		return nil, nil
+	}
 	r := newRenderer(fleet)
 	if err := r.prepare(); err != nil {
 		return nil, err

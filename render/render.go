@@ -132,6 +132,9 @@ func (r *renderer) render() error {
 	if err := r.prepare(); err != nil {
 		return err
 	}
+	if r.gateway != nil {
+		r.gateway.learn(r)
+	}
 	if err := r.base(); err != nil {
 		return err
 	}
