@@ -245,14 +245,20 @@ func NeedsGateway(object *unstructured.Unstructured) bool {
 	return slices.Equal(servers, []string{UnknownAddress})
 }
 
-// FillGateway returns the object with the gateway's address, if it waits for that; it is then a copy.
+// FillGateway returns the object with the gateway's address, if it waits for that; it is then another object, which
+// shares with the first what lies below its metadata and its spec: see podPart.withClaim.
 func FillGateway(object *unstructured.Unstructured, address string) *unstructured.Unstructured {
 	if !NeedsGateway(object) {
 		return object
 	}
-	object = object.DeepCopy()
-	_ = unstructured.SetNestedStringSlice(object.Object, []string{address}, "spec", "dnsConfig", "nameservers") // it is there
-	return object
+	filled := maps.Clone(object.Object)
+	for _, part := range []string{"metadata", "spec"} {
+		filled[part] = maps.Clone(filled[part].(map[string]any)) // a pod has both
+	}
+	dns := maps.Clone(filled["spec"].(map[string]any)["dnsConfig"].(map[string]any))
+	dns["nameservers"] = []any{address}
+	filled["spec"].(map[string]any)["dnsConfig"] = dns
+	return &unstructured.Unstructured{Object: filled}
 }
 
 // AtGateway returns the fleet's objects with the gateway's address in those that wait for it, and with pin in the

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/agentpane/sandboxctl/render"
@@ -47,6 +48,35 @@ sandboxes: {a: {template: x}}
 		got.warm = begins(pools[0].Pod)
 		if got != want {
 			t.Errorf("%s: %+v, want %+v", egress, got, want)
+		}
+	}
+}
+
+// TestFillGateway: a pod that gets the gateway's address is another one; the first stays as it was, whatever becomes of it.
+func TestFillGateway(t *testing.T) {
+	objects := objectsOf(t, load(t, []byte("{apiVersion: agentpane.io/v1alpha1, kind: SandboxFleet, name: team-a, sandboxes: {a: {image: 'x:1'}}}")))
+	for _, object := range objects {
+		pod := object.Object
+		before := pod.DeepCopy()
+		filled := render.FillGateway(pod, "10.96.0.53")
+		if pod.GetKind() != "Pod" {
+			if filled != pod {
+				t.Errorf("%s was copied", identity(object))
+			}
+			continue
+		}
+		want := pod.DeepCopy()
+		if err := unstructured.SetNestedStringSlice(want.Object, []string{"10.96.0.53"}, "spec", "dnsConfig", "nameservers"); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, filled); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
+		}
+		filled.SetName("other")
+		filled.SetLabels(nil)
+		filled.SetUID("1")
+		if diff := cmp.Diff(before, pod); diff != "" {
+			t.Errorf("the first has changed: -before +after\n%s", diff)
 		}
 	}
 }

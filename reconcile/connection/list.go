@@ -3,6 +3,7 @@ package connection
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -44,49 +45,51 @@ func List(ctx context.Context, client rest.Interface, kind schema.GroupVersionKi
 // decodeItems reads a list, and returns its items.
 func decodeItems(list io.Reader) (items []unstructured.Unstructured, err error) {
 	decoder := kjson.NewDecoderCaseSensitivePreserveInts(list)
-	if err := opens(decoder, '{'); err != nil {
+	if err := begin(decoder, '{'); err != nil {
 		return nil, err
 	}
 	found := false
 	for decoder.More() {
 		key, err := decoder.Token()
+		if err == nil && key == "items" {
+			found = true
+			items, err = decodeArray(decoder)
+		} else if err == nil {
+			err = decoder.Decode(new(json.RawMessage)) // passes over it
+		}
 		if err != nil {
 			return nil, err
 		}
-		if key != "items" {
-			if err := decoder.Decode(new(json.RawMessage)); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		found = true
-		if err := opens(decoder, '['); err != nil {
-			return nil, err
-		}
-		var before map[string]any
-		for decoder.More() {
-			var item map[string]any
-			if err := decoder.Decode(&item); err != nil {
-				return nil, err
-			}
-			shareMap(before, item)
-			items, before = append(items, unstructured.Unstructured{Object: item}), item
-		}
-		if _, err := decoder.Token(); err != nil { // the end of the items
-			return nil, err
-		}
 	}
-	if _, err := decoder.Token(); err != nil { // the end of the list: it is all there
+	if _, err := decoder.Token(); err != nil { // the end, without which it is not whole
 		return nil, err
 	}
 	if !found {
-		return nil, fmt.Errorf("it has no items")
+		return nil, errors.New("it has no items")
 	}
 	return items, nil
 }
 
-// opens reads what an object or an array begins with.
-func opens(decoder kjson.Decoder, delimiter json.Delim) error {
+// decodeArray reads an array of objects.
+func decodeArray(decoder kjson.Decoder) (items []unstructured.Unstructured, err error) {
+	if err := begin(decoder, '['); err != nil {
+		return nil, err
+	}
+	var before map[string]any
+	for decoder.More() {
+		var item map[string]any
+		if err := decoder.Decode(&item); err != nil {
+			return nil, err
+		}
+		shareMap(before, item)
+		items, before = append(items, unstructured.Unstructured{Object: item}), item
+	}
+	_, err = decoder.Token() // its end
+	return items, err
+}
+
+// begin reads what an object or an array begins with.
+func begin(decoder kjson.Decoder, delimiter json.Delim) error {
 	token, err := decoder.Token()
 	if err == nil && token != delimiter {
 		err = fmt.Errorf("it has %v where %s is expected", token, delimiter)
