@@ -86,8 +86,8 @@ func (r *renderer) part(s *schema.Sandbox) (podPart, bool) {
 	return part, true
 }
 
-// withClaim returns the spec with the name of the workspace's claim, if it has one. What is the same in all is there once,
-// for all of them: there may be many thousand.
+// withClaim returns the spec with the name of the workspace's claim, if it has one that no patch has named. What is the
+// same in all is there once, for all of them: there may be many thousand.
 func (p podPart) withClaim(name string) map[string]any {
 	volumes, _ := p.spec["volumes"].([]any)
 	at := slices.IndexFunc(volumes, isWorkspaceClaim)
@@ -97,6 +97,9 @@ func (p podPart) withClaim(name string) map[string]any {
 	spec, volume := maps.Clone(p.spec), maps.Clone(volumes[at].(map[string]any))
 	volumes = slices.Clone(volumes)
 	source := maps.Clone(volume["persistentVolumeClaim"].(map[string]any))
+	if source["claimName"] != "" {
+		return p.spec
+	}
 	source["claimName"], volume["persistentVolumeClaim"], volumes[at], spec["volumes"] = name, source, volume, volumes
 	return spec
 }

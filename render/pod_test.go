@@ -159,6 +159,38 @@ func FuzzPatch(f *testing.F) {
 	})
 }
 
+// TestWorkspaceClaims: each sandbox mounts its own claim, whether it shares its template's pod or not, unless a patch
+// names another.
+func TestWorkspaceClaims(t *testing.T) {
+	fleet := load(t, []byte(`apiVersion: agentpane.io/v1alpha1
+kind: SandboxFleet
+name: team-a
+templates:
+  t: {image: "x:1", workspace: {size: 1Gi}}
+  named: {image: "x:1", workspace: {size: 1Gi}, pod: {volumes: [{name: workspace, persistentVolumeClaim: {claimName: mine}}]}}
+sandboxes:
+  a: {template: t}
+  b: {template: t}
+  other: {template: t, env: {A: b}}
+  named: {template: named}
+  scratch: {template: t, workspace: {emptyDir: 1Gi}}
+`))
+	got := make(map[string]string)
+	for _, object := range objectsOf(t, fleet) {
+		if object.Object.GetKind() == "Pod" {
+			got[object.Path] = render.WorkspaceOf(object.Object)
+		}
+	}
+	want := map[string]string{"sandboxes.named": "mine", "sandboxes.scratch": ""}
+	for _, name := range []string{"a", "b", "other"} {
+		s, _ := fleet.Sandbox(name)
+		want["sandboxes."+name] = render.VolumeName(fleet, &s)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
 // TestPositions: each object says which entry of the file it is from.
 func TestPositions(t *testing.T) {
 	fleet := load(t, []byte(`apiVersion: agentpane.io/v1alpha1
