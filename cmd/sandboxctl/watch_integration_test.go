@@ -242,8 +242,8 @@ func TestWatchThatDetects(t *testing.T) {
 	r.removePolicy() // that the fleet's own rules differ hides nothing of its sandboxes
 	w.await("event", "drift", "kind", "NetworkPolicy")
 	r.editPod(pod, "kubectl-edit", `{"metadata":{"labels":{"agentpane.io/project-id":"another","x":"y"}}}`)
-	r.editPod(pod, "kubectl-edit", `{"metadata":{"labels":{"app.kubernetes.io/managed-by":"me"}}}`)
-	w.await("event", "drift", "sandbox", "a", "msg", "app.kubernetes.io/managed-by")
+	r.editPod(pod, "kubectl-edit", `{"metadata":{"labels":{"agentpane.io/managed":"me"}}}`)
+	w.await("event", "drift", "sandbox", "a", "msg", `"agentpane.io/managed"`)
 }
 
 func TestWatchThatIsSuspended(t *testing.T) {
