@@ -90,11 +90,11 @@ func (c *Client) noteActivity(ctx context.Context, pod *corev1.Pod, at time.Time
 }
 
 // Activity reads by one exec when something last happened in the sandbox's tmux
-// sessions: now, while somebody shows one. It is zero where there is none, or
-// no tmux.
+// sessions: now, while a client shows one that Exec did not start with a Mark. It
+// is zero where there is none, or no tmux.
 func (c *Client) Activity(ctx context.Context, pod *corev1.Pod, now time.Time) (time.Time, error) {
-	output, err := c.output(ctx, pod, Command{Args: session.ActivityCommand()}, stateLimit)
-	if errors.Is(err, errNoProgram) {
+	output, err := c.output(ctx, pod, Command{Args: session.ActivityCommand(markVariable)}, stateLimit)
+	if errors.Is(err, errNoProgram) || output.Code == noProgram {
 		return time.Time{}, nil
 	}
 	if strings.Contains(output.Stderr, "error creating") { // where tmux finds no place for its socket, none runs

@@ -14,11 +14,15 @@ import (
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 )
 
+// markVariable is the environment variable that marks a command and all that it
+// starts.
+const markVariable = "SANDBOXCTL_EXEC"
+
 // wrapScript runs a program with more environment ($3 and on, up to "--"), in a
-// directory ($2). $1 marks the program and all that it starts, so that they can
-// be found and ended. Like all scripts of this project it is fixed: what is the
-// user's reaches it as parameters, and exec runs programs only.
-const wrapScript = `if [ -n "$1" ]; then export SANDBOXCTL_EXEC="$1"; fi
+// directory ($2). $1 marks it, so that it can be found and ended. Like all scripts
+// of this project it is fixed: what is the user's reaches it as parameters, and
+// exec runs programs only.
+const wrapScript = `if [ -n "$1" ]; then export ` + markVariable + `="$1"; fi
 if [ -n "$2" ]; then cd -- "$2" || exit 126; fi
 shift 2
 while [ "$1" != -- ]; do export "$1"; shift; done
@@ -29,7 +33,7 @@ exec "$@"`
 // some seconds, and then kills. It fails where one is left.
 const endScript = `marked() {
   for p in /proc/[0-9]*; do
-    if [ "${p#/proc/}" != $$ ] && grep -q "SANDBOXCTL_EXEC=$1" "$p/environ" 2>/dev/null && ! grep -q '^State:.Z' "$p/status" 2>/dev/null
+    if [ "${p#/proc/}" != $$ ] && grep -q "` + markVariable + `=$1" "$p/environ" 2>/dev/null && ! grep -q '^State:.Z' "$p/status" 2>/dev/null
     then echo "${p#/proc/}"; fi
   done
 }

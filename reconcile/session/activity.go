@@ -6,12 +6,25 @@ import (
 	"time"
 )
 
+// activityScript runs tmux with the parameters after $1, and says of each client
+// that shows a session, by its process, that it is there. A client of attach,
+// which has the variable $1, is left out: while it is used its pod says so, and
+// nothing in the sandbox tells one whose connection is lost, which no runtime
+// ends, from one at which somebody looks.
+const activityScript = `mark=$1; shift
+tmux "$@" || exit
+tmux list-clients -F '#{client_pid}' | while read -r pid; do
+  grep -q "$mark=" "/proc/$pid/environ" 2>/dev/null || echo c
+done`
+
 // ActivityCommand is the command that prints what ParseActivity reads: of each
-// session how many clients show it and when one of them last did something, of
-// each window when something was last printed in it.
-func ActivityCommand() []string {
+// session when somebody last typed in it, of each window when something was last
+// printed in it, and a line for each client but those whose environment has the
+// mark.
+func ActivityCommand(mark string) []string {
 	return []string{
-		"tmux", "list-sessions", "-F", format("s", "session_attached", "session_activity"), ";",
+		"/bin/sh", "-c", activityScript, "sandboxctl", mark,
+		"list-sessions", "-F", format("s", "session_activity"), ";",
 		"list-windows", "-a", "-F", format("w", "window_activity"),
 	}
 }
@@ -21,19 +34,13 @@ func ActivityCommand() []string {
 // say nothing.
 func ParseActivity(output string, now time.Time) (last time.Time) {
 	for line := range strings.Lines(output) {
-		fields := strings.Split(strings.TrimSpace(line), fieldSeparator)
-		switch {
-		case fields[0] == "s" && len(fields) == 3:
-			if attached, err := strconv.Atoi(fields[1]); err == nil && attached > 0 {
-				return now
-			}
-		case fields[0] == "w" && len(fields) == 2:
-		default:
-			continue
-		}
-		if seconds, err := strconv.ParseInt(fields[len(fields)-1], 10, 64); err == nil {
-			if at := time.Unix(seconds, 0); at.After(last) {
-				last = at
+		kind, at, _ := strings.Cut(strings.TrimSpace(line), fieldSeparator)
+		switch kind {
+		case "c":
+			return now
+		case "s", "w":
+			if seconds, err := strconv.ParseInt(at, 10, 64); err == nil && time.Unix(seconds, 0).After(last) {
+				last = time.Unix(seconds, 0)
 			}
 		}
 	}
