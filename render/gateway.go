@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
-	"regexp"
-	"runtime/debug"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -105,12 +102,6 @@ func (g *gateway) learn(r *renderer) {
 		g.note(r, allow, path...)
 	}
 	g.forward(r)
-}
-
-// HasGate reports whether the fleet's sandboxes begin with a gate: not where the file accepts that what must be blocked
-// may not be, and not under Cilium, where there is no gateway to ask.
-func HasGate(fleet *schema.Fleet) bool {
-	return fleet.Egress.Mode == schema.Gateway && fleet.Egress.Unenforced != schema.Allow && len(fleet.Sandboxes)+len(fleet.Pools) > 0
 }
 
 // note takes note of an allowlist.
@@ -275,66 +266,3 @@ func AtGateway(fleet *schema.Fleet, objects []Object, address string, pin bool) 
 	}
 	return objects
 }
-
-// gatewayImage is what the gateway and the gate run.
-func (r *renderer) gatewayImage() string { return cmp.Or(r.fleet.Egress.Image, GatewayImage()) }
-
-// GatewayImage returns the image of this program: of this very version, where this is a release.
-func GatewayImage() string {
-	tag := "dev"
-	if build, ok := debug.ReadBuildInfo(); ok && regexp.MustCompile(`^v\d+\.\d+\.\d+$`).MatchString(build.Main.Version) {
-		tag = build.Main.Version
-	}
-	return "docker.io/agentpane/sandboxctl:" + tag
-}
-
-// ownResources returns requests and limits of a container of ours, within the bounds that the file sets to all.
-func (r *renderer) ownResources(cpu, memory, cpuLimit, memoryLimit string) corev1.ResourceRequirements {
-	within := func(text string, least, most resource.Quantity) resource.Quantity {
-		q := resource.MustParse(text)
-		if !least.IsZero() && q.Cmp(least) < 0 {
-			q = least
-		}
-		if !most.IsZero() && q.Cmp(most) > 0 {
-			q = most
-		}
-		return q
-	}
-	l := &r.fleet.Limits
-	return corev1.ResourceRequirements{
-		Requests: corev1.ResourceList{
-			corev1.ResourceCPU: within(cpu, l.Min.CPU, l.Max.CPU), corev1.ResourceMemory: within(memory, l.Min.Memory, l.Max.Memory),
-		},
-		Limits: corev1.ResourceList{
-			corev1.ResourceCPU: within(cpuLimit, l.Min.CPU, l.Max.CPU), corev1.ResourceMemory: within(memoryLimit, l.Min.Memory, l.Max.Memory),
-		},
-	}
-}
-
-func hardened() *corev1.SecurityContext {
-	return &corev1.SecurityContext{
-		AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
-		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-	}
-}
-
-// gate puts a container before all others of a sandbox, which lets the pod go on once what must be blocked is. It comes
-// after the file's patches, which cannot take it away.
-func (r *renderer) gate(spec *corev1.PodSpec) {
-	if !HasGate(r.fleet) {
-		return
-	}
-	gate := corev1.Container{
-		Name:            GateName,
-		Image:           r.gatewayImage(),
-		ImagePullPolicy: corev1.PullIfNotPresent,
-		// It finds the gateway where the pod's DNS is.
-		Args:            []string{"egress-gate", fmt.Sprintf("--hello=%d", HelloPort), fmt.Sprintf("--canary=%d", CanaryPort)},
-		Resources:       r.ownResources("10m", "16Mi", "200m", "64Mi"),
-		SecurityContext: hardened(),
-	}
-	spec.InitContainers = append([]corev1.Container{gate}, spec.InitContainers...)
-}
-
-// GateName is the name of the container that a sandbox's pod begins with.
-const GateName = "egress-gate"
