@@ -55,28 +55,22 @@ func (s sighting) plan(ctx context.Context, fleet rendered, options reconcile.Op
 
 // loadObserving loads the fleets, and has a look at their clusters meanwhile: of
 // a large fleet, the one takes about as long as the other.
-func (f *connectFlags) loadObserving(ctx context.Context, env environment, files *fleetFlags) ([]rendered, []sighting, error) {
+func (f *connectFlags) loadObserving(ctx context.Context, env environment, files *fleetFlags) ([]rendered, []*sighting, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group sync.WaitGroup
-	defer group.Wait()
-	var pending []*sighting
+	var sightings []*sighting
 	fleets, err := loadAs(files, env, func(fleet *schema.Fleet) (rendered, diagnostic.List) {
 		s := new(sighting)
-		pending = append(pending, s)
+		sightings = append(sightings, s)
 		group.Go(func() { *s = f.observe(ctx, env, fleet) })
 		return renderedOf(fleet)
 	})
 	if err != nil {
 		cancel()
-		return nil, nil, err
 	}
 	group.Wait()
-	var sightings []sighting
-	for _, s := range pending {
-		sightings = append(sightings, *s)
-	}
-	return fleets, sightings, nil
+	return fleets, sightings, err
 }
 
 // holderName is how others are told of this process when it holds a lock.
