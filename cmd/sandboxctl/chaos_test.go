@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -17,11 +18,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/agentpane/sandboxctl/render"
 )
 
 // What a program must survive: it is killed after any of its writes, and the
@@ -30,54 +33,62 @@ import (
 // made twice, and a second run has nothing to do. A part of it runs in `make
 // test`, and all of it as `make soak`.
 
-// tried are the scenarios that a run goes through.
-func tried() []scenario {
+// tried are the scenarios that a run goes through: all, or the quick ones.
+func tried(quick ...string) []scenario {
 	all := scenarios()
 	if soaking() {
 		return all
 	}
-	return slices.DeleteFunc(all, func(s scenario) bool { return s.name != "replace" }) // which deletes and creates
+	return slices.DeleteFunc(all, func(s scenario) bool { return !slices.Contains(quick, s.name) })
 }
 
 // scenario is a file that is in force, and what it is changed to.
 type scenario struct {
 	name          string
-	before, after func(n int) string // the sandboxes of the file
-	extra         string             // what the file says beside them
+	before, after written
 	// pods is how many pods are made on the way from before to after.
 	pods int
+	// runs: before and after are there when their pods run.
+	runs bool
+}
+
+// written is what a file says: of the fleet, and its sandboxes.
+type written struct{ fleet, sandboxes string }
+
+// waiting are apply's flags.
+func (s scenario) waiting() []string {
+	if s.runs {
+		return []string{"--yes"}
+	}
+	return []string{"--yes", "--no-wait"}
 }
 
 func scenarios() []scenario {
-	pod := "{nodeSelector: {none: such}}" // a pod's start is most of the time, and nothing of ours
+	const pending = "{nodeSelector: {none: such}}" // a pod's start is most of the time, and nothing of ours
+	pod, size := pending, 2
 	if soaking() {
-		pod = "{terminationGracePeriodSeconds: 1}"
+		pod, size = "{terminationGracePeriodSeconds: 1}", 4
 	}
-	some := func(format string) func(int) string {
-		return func(n int) string {
-			var file strings.Builder
-			for i := range n {
-				fmt.Fprintf(&file, "  s%02d: {template: t, pod: %s%s}\n", i, pod, format)
-			}
-			return file.String()
+	sandboxes := func(n int, pod, more string) written {
+		var file strings.Builder
+		for i := range n {
+			fmt.Fprintf(&file, "  s%02d: {template: t, pod: %s%s}\n", i, pod, more)
 		}
+		return written{sandboxes: file.String()}
 	}
-	none := func(int) string { return "  {}\n" }
+	some := func(more string) written { return sandboxes(size, pod, more) }
+	none := written{sandboxes: "  {}\n"}
+	const pool = "pools: {p: {template: t, min: 2, max: 3, autoscale: false}}\n"
 	return []scenario{
-		{"create", none, some(""), "", size()},
-		{"change", some(""), some(", labels: {x: y}"), "", 0},
-		{"replace", some(""), some(", env: {X: y}"), "", size()},
-		{"allowlist", some(", egress: {allow: [{cidr: 198.51.100.0/24}]}"), some(", egress: {allow: []}"), "", 0},
-		{"remove", some(""), func(int) string { return some("")(1) }, "", 0},
+		{"create", none, sandboxes(20, pending, ""), 20, false},
+		{"change", some(""), some(", labels: {x: y}"), 0, false},
+		{"replace", some(""), some(", env: {X: y}"), size, false},
+		{"allowlist", some(", egress: {allow: [{cidr: 198.51.100.0/24}]}"), some(", egress: {allow: []}"), 0, false},
+		{"pool", none, written{pool, "  {}\n"}, 2, true},
+		{"claim", written{pool, "  {}\n"}, written{pool, "  a: {pool: p}\n"}, 1, true}, // what takes a place is a claim's, or else the sandbox's
+		{"sessions", sandboxes(1, pod, ", sessions: {kept: {}, gone: {}}"), sandboxes(1, pod, ", sessions: {kept: {windows: [{window_name: w}, {window_name: x}]}, new: {}}"), 0, true},
+		{"remove", some(""), sandboxes(1, pod, ""), 0, false},
 	}
-}
-
-// size is how many sandboxes a scenario has.
-func size() int {
-	if soaking() {
-		return 4
-	}
-	return 2
 }
 
 // pods counts the pods that are made and that go while the test runs, by uid,
@@ -156,22 +167,36 @@ func (r trial) were(counted *pods, made, gone int) {
 // prepare brings the cluster to where the scenario begins.
 func (r trial) prepare(s scenario) (file string) {
 	r.Helper()
-	file = r.file(s.extra, s.before(size()))
-	r.done(r.run("apply", "--yes", "--no-wait", "-f", file))
-	return r.file(s.extra, s.after(size()))
+	file = r.file(s.before.fleet, s.before.sandboxes)
+	r.applied(s, file)
+	return r.file(s.after.fleet, s.after.sandboxes)
 }
 
-// result is what came of a scenario: each object and what was written to it.
-// Who it is differs from run to run.
-func (r trial) result() map[string]string {
+// applied applies a file of the scenario.
+func (r trial) applied(s scenario, file string) {
+	r.Helper()
+	r.done(r.run(append([]string{"apply", "-f", file}, s.waiting()...)...))
+}
+
+// result is what came of a scenario: each object and what was written to it, of
+// pods how many each sandbox and pool has, and what is in tmux. Who it is differs
+// from run to run, and so do the names of warm pods and what a pool has counted.
+func (r trial) result(s scenario) map[string]string {
 	r.Helper()
 	result := map[string]string{}
 	for name, value := range r.state() {
-		if strings.HasPrefix(name, "Pod ") {
-			result[name] = ""
-			continue // the server writes a node's name and more into them
+		if !strings.HasPrefix(name, "Pod ") && !strings.HasPrefix(name, "ConfigMap agentpane-pools-") { // the server writes a node's name and more into them
+			_, result[name], _ = strings.Cut(value, " ")
 		}
-		_, result[name], _ = strings.Cut(value, " ")
+	}
+	pods, err := r.cluster.Client.CoreV1().Pods(r.namespace).List(r.Context(), metav1.ListOptions{})
+	r.must(err)
+	for _, pod := range pods.Items {
+		result["Pod of "+cmp.Or(pod.Labels[render.SandboxIDLabel], pod.Labels[render.PoolIDLabel])] += "+"
+	}
+	if strings.Contains(s.after.sandboxes, "sessions:") {
+		o := r.done(r.run("exec", "s00", "-f", filepath.Join(r.dir, "sandboxes.yaml"), "--", "tmux", "list-panes", "-a", "-F", "#{session_name}:#{window_name}.#{pane_index}"))
+		result["tmux"] = o.stdout
 	}
 	return result
 }
@@ -180,8 +205,8 @@ func (r trial) result() map[string]string {
 func (r trial) quiet(s scenario) map[string]string {
 	r.Helper()
 	file := r.prepare(s)
-	r.done(r.run("apply", "--yes", "--no-wait", "-f", file))
-	result := r.result()
+	r.applied(s, file)
+	result := r.result(s)
 	r.done(r.run("destroy", "--yes", "-f", file))
 	return result
 }
@@ -190,7 +215,7 @@ func (r trial) quiet(s scenario) map[string]string {
 func (r trial) check(s scenario, file string, want map[string]string, counted *pods) {
 	r.Helper()
 	r.noChanges(file)
-	if diff := cmp.Diff(want, r.result()); diff != "" {
+	if diff := gocmp.Diff(want, r.result(s)); diff != "" {
 		r.Errorf("another result than of a quiet run (-want +got):\n%s", diff)
 	}
 	counted.mutex.Lock()
@@ -214,12 +239,14 @@ func isWrite(request *http.Request) bool {
 	return request.Method != http.MethodGet && request.URL.Query().Get("dryRun") == ""
 }
 
+func isExec(request *http.Request) bool { return strings.HasSuffix(request.URL.Path, "/exec") }
+
 // TestKilledAfterEachWrite: apply and watch, killed by SIGKILL right after the
-// server has done their n-th write, for each n; then run again.
+// server has done their n-th write or exec, for each n; then run again.
 func TestKilledAfterEachWrite(t *testing.T) {
 	points := newTally(t, "crash points")
 	for _, verb := range []string{"apply", "watch"} {
-		for _, s := range tried() {
+		for _, s := range tried("replace") {
 			t.Run(verb+" "+s.name, func(t *testing.T) {
 				r := newTrial(t)
 				want := r.quiet(s)
@@ -247,7 +274,7 @@ func (r trial) killedAfter(program, verb string, s scenario, n int, want map[str
 	defer kill()
 	kubeconfig := r.through(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-			if !isWrite(request) {
+			if !isWrite(request) && !isExec(request) {
 				next.ServeHTTP(response, request)
 				return
 			}
@@ -255,7 +282,10 @@ func (r trial) killedAfter(program, verb string, s scenario, n int, want map[str
 			case at > int64(n):
 				panic(http.ErrAbortHandler)
 			case at == int64(n):
-				next.ServeHTTP(discard{}, request) // done by the server, and never heard of
+				if !isExec(request) { // which has to be heard while it goes on
+					response = discard{}
+				}
+				next.ServeHTTP(response, request) // done by the server, and never heard of
 				kill()
 				panic(http.ErrAbortHandler)
 			}
@@ -264,7 +294,7 @@ func (r trial) killedAfter(program, verb string, s scenario, n int, want map[str
 	})
 	args := []string{verb, "-f", file, "--kubeconfig", kubeconfig, "--request-timeout", "10s"}
 	if verb == "apply" {
-		args = append(args, "--yes", "--no-wait")
+		args = append(args, s.waiting()...)
 	} else {
 		args = append(args, "--events=false", "--log=json")
 	}
@@ -278,7 +308,7 @@ func (r trial) killedAfter(program, verb string, s scenario, n int, want map[str
 	}
 	again := r
 	again.now = func() time.Time { return time.Now().Add(time.Minute) } // when the lock has ended
-	again.done(again.run("apply", "--yes", "--no-wait", "-f", file))
+	again.applied(s, file)
 	stop()
 	r.check(s, file, want, counted)
 	again.done(again.run("destroy", "--yes", "-f", file))
@@ -392,11 +422,11 @@ func (c *cut) Write(content []byte) (int, error) {
 func TestFaults(t *testing.T) {
 	rates, seeds := []float64{0.2}, 1
 	if soaking() {
-		rates, seeds = []float64{0.05, 0.2, 0.5}, 6
+		rates, seeds = []float64{0.05, 0.2, 0.5}, 4 // for 7 faults and 8 scenarios: 672 plans
 	}
 	plans := newTally(t, "plans")
 	for _, f := range faults() {
-		for _, s := range tried() {
+		for _, s := range tried("replace") {
 			t.Run(f.name+" "+s.name, func(t *testing.T) {
 				r := newTrial(t)
 				want := r.quiet(s)

@@ -301,6 +301,9 @@ func (w *Watcher) apply(ctx context.Context, scope string, want *wanted, p plan.
 		w.tell(Event{Type: PoolChanged, Pool: level.Name, Message: levelText(level)})
 	}
 	_, err = w.reconciler.ApplyLocked(locked, want.fleet, p, w.step(scope))
+	if slices.ContainsFunc(p.Changes, func(change plan.Change) bool { return change.Adopt != nil }) {
+		w.look(poolsScope) // a pool has a warm pod less, whenever that is seen
+	}
 	if failure.CodeOf(err) == failure.PlanStale { // the cache was behind somebody else's write
 		return outcome{acted: true, after: firstRetry}
 	}
