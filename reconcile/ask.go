@@ -74,8 +74,13 @@ func (r *Reconciler) ask(ctx context.Context, q plan.Question, options Options) 
 		answer.Problem = failure.From(err, about(plan.RefOf(q.Desired)))
 		return answer
 	}
-	if q.Live == nil && result.GetResourceVersion() != "" { // a dry run of a creation has none
+	switch version := result.GetResourceVersion(); {
+	case q.Live == nil && version != "": // a dry run of a creation has none
 		return r.askAdoption(ctx, q, answer, options)
+	case q.Live != nil && version != q.Live.GetResourceVersion(): // what others did since it was seen is no change of ours
+		if existing, err := r.get(ctx, plan.RefOf(q.Desired)); err == nil && existing != nil && existing.GetResourceVersion() == version {
+			answer.Existing = existing
+		}
 	}
 	return answer
 }

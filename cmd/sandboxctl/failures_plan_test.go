@@ -4,9 +4,11 @@ package main
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -116,6 +118,28 @@ func (r trial) notEnforced() {
 		},
 	}, metav1.CreateOptions{})
 	r.must(err)
+}
+
+// TestChangeOfOthersWhilePlanning: what somebody does between the look at an
+// object and the dry run of it is no change of the plan's.
+func TestChangeOfOthersWhilePlanning(t *testing.T) {
+	r := newTrial(t)
+	file := r.file("", oneSandbox)
+	r.done(r.run("apply", "--yes", "-f", file))
+	r.file("", "  a: {template: t, labels: {ours: x}}\n")
+	var once sync.Once
+	direct := r
+	r.kubeconfig = r.throughProxy(func(request *http.Request) bool {
+		if request.Method == http.MethodPatch {
+			once.Do(func() { direct.editPod(direct.pod("a"), "kubectl-edit", `{"metadata": {"labels": {"theirs": "x"}}}`) })
+		}
+		return true
+	})
+	path, content := r.save(file)
+	if !strings.Contains(content, "labels.ours") || strings.Contains(content, "theirs") {
+		t.Errorf("the plan is\n%s", content)
+	}
+	r.done(r.run("apply", "--yes", path))
 }
 
 // TestSavedPlanThatIsStale names what has changed since.

@@ -65,7 +65,8 @@ type Question struct {
 type Answer struct {
 	// Result is the object as the server would store it.
 	Result *unstructured.Unstructured
-	// Existing is set where the fleet has no such object, but the cluster has.
+	// Existing is what the cluster has, where that is another than was seen: it
+	// was changed since, or the fleet has no such object.
 	Existing *unstructured.Unstructured
 	// Immutable names the fields for whose sake the object must be replaced.
 	Immutable []string
@@ -170,9 +171,9 @@ func changeOf(object render.Object, live *unstructured.Unstructured, answer Answ
 		change.PodSecurity = string(object.Security.Profile)
 	}
 	before := live
-	if live == nil && answer.Existing != nil {
+	if answer.Existing != nil {
 		before = answer.Existing
-		if before.GetLabels()[render.PartOfLabel] != object.Object.GetLabels()[render.PartOfLabel] {
+		if live == nil && before.GetLabels()[render.PartOfLabel] != object.Object.GetLabels()[render.PartOfLabel] {
 			change.Action = Adopt
 		}
 	}
