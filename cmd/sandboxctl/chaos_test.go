@@ -179,7 +179,7 @@ func (r trial) applied(s scenario, file string) {
 }
 
 // result is what came of a scenario: each object and what was written to it, of
-// pods how many each sandbox and pool has, and what is in tmux. Who it is differs
+// pods how many stay of each sandbox and pool, and what is in tmux. Who it is differs
 // from run to run, and so do the names of warm pods and what a pool has counted.
 func (r trial) result(s scenario) map[string]string {
 	r.Helper()
@@ -192,6 +192,9 @@ func (r trial) result(s scenario) map[string]string {
 	pods, err := r.cluster.Client.CoreV1().Pods(r.namespace).List(r.Context(), metav1.ListOptions{})
 	r.must(err)
 	for _, pod := range pods.Items {
+		if pod.DeletionTimestamp != nil {
+			continue
+		}
 		result["Pod of "+cmp.Or(pod.Labels[render.SandboxIDLabel], pod.Labels[render.PoolIDLabel])] += "+"
 	}
 	if strings.Contains(s.after.sandboxes, "sessions:") {
