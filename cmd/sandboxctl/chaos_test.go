@@ -80,7 +80,7 @@ func scenarios() []scenario {
 	none := written{sandboxes: "  {}\n"}
 	const pool = "pools: {p: {template: t, min: 2, max: 3, autoscale: false}}\n"
 	return []scenario{
-		{"create", none, sandboxes(20, pending, ""), 20, false},
+		{"create", none, sandboxes(20, pending, ", workspace: {size: 10Mi}"), 20, false},
 		{"change", some(""), some(", labels: {x: y}"), 0, false},
 		{"replace", some(""), some(", env: {X: y}"), size, false},
 		{"allowlist", some(", egress: {allow: [{cidr: 198.51.100.0/24}]}"), some(", egress: {allow: []}"), 0, false},

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
@@ -43,6 +44,27 @@ func TestWorkspacesAreNotReplacedUnasked(t *testing.T) {
 	p = Make(in, answers)
 	if p.Count(Replace) != 2 || len(p.Changes) != 2 || p.Changes[1].Resize {
 		t.Errorf("a pod that changes: got %+v", p)
+	}
+}
+
+// TestWorkspacesThatAreDeleted: one that somebody deletes under a sandbox that
+// runs is not lost unasked; what nobody holds back is waited for.
+func TestWorkspacesThatAreDeleted(t *testing.T) {
+	const mounts = `{"volumes":[{"persistentVolumeClaim":{"claimName":"data"}}]}`
+	now := metav1.Now()
+	goes, user, leaver := applied(t, claim(t, "data", "slow")), applied(t, pod(t, "user", mounts)), applied(t, pod(t, "leaver", mounts))
+	goes.SetDeletionTimestamp(&now)
+	leaver.SetDeletionTimestamp(&now)
+	desired := claim(t, "data", "slow")
+	answers := map[Ref]Answer{RefOf(desired): {Result: desired}}
+	for name, test := range map[string]struct {
+		live    *unstructured.Unstructured
+		blocked int
+	}{"mounted": {user, 1}, "left": {leaver, 0}} {
+		p := Make(input(wanted(desired), goes, test.live), answers)
+		if p.Count(Replace) != 1 || len(p.Blocked()) != test.blocked {
+			t.Errorf("%s: got %+v", name, p)
+		}
 	}
 }
 

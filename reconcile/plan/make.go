@@ -101,11 +101,14 @@ func (in Input) unchanged(desired, live *unstructured.Unstructured) bool {
 	return unchanged
 }
 
+// isGoing is why an object that is on its way out is none any more.
+const isGoing = "it is being deleted"
+
 // over says why a live pod is no longer one: a pod that has ended, or is being
 // deleted, does not come back.
 func over(live *unstructured.Unstructured) string {
 	if live.GetDeletionTimestamp() != nil {
-		return "it is being deleted"
+		return isGoing
 	}
 	if live.GetKind() != "Pod" {
 		return ""

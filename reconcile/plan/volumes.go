@@ -17,12 +17,16 @@ var podKind = corev1.SchemeGroupVersion.WithKind("Pod")
 
 // replaceVolumes sees to it that no workspace is replaced, which loses what is
 // in it, unless that is wanted; and that where it is, the pods that mount it
-// are replaced as well, as a claim goes only after them.
+// are replaced as well, as a claim goes only after them. One that is on its way
+// out, and that no pod holds back, has only its end to be waited for.
 func (in Input) replaceVolumes(plan *Plan) {
 	claims := map[string]bool{}
 	for i := range plan.Changes {
 		change := &plan.Changes[i]
 		if change.Ref.Kind != volumeKind || change.Action != Replace {
+			continue
+		}
+		if change.Reason == isGoing && !in.isMounted(change.Ref.Name) {
 			continue
 		}
 		claims[change.Ref.Name] = true
@@ -60,6 +64,16 @@ func (p *Plan) replace(change Change) {
 	}
 	p.Changes = append(p.Changes, change)
 	p.Unchanged--
+}
+
+// isMounted tells whether a pod that stays mounts the claim.
+func (in Input) isMounted(claim string) bool {
+	for _, live := range in.Live {
+		if live.GetDeletionTimestamp() == nil && mountsAny(live, map[string]bool{claim: true}) {
+			return true
+		}
+	}
+	return false
 }
 
 func mountsAny(pod *unstructured.Unstructured, claims map[string]bool) bool {
