@@ -65,7 +65,7 @@ func (r *Reconciler) Apply(ctx context.Context, fleet *schema.Fleet, p plan.Plan
 	r = r.of(fleet)
 	rest := p.Changes
 	defer func() { result.Left = left(p.Changes, result.Done) }()
-	if len(rest) > 0 && rest[0].Ref.Kind == "Namespace" { // the lock stands in it
+	if len(rest) > 0 && rest[0].Ref.Kind == "Namespace" && rest[0].Action == plan.Create { // the lock stands in it
 		result.Done, err = r.applyWave(ctx, rest[:1], tell, r.applyChange)
 		if err != nil {
 			return result, err

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 
+	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
@@ -52,6 +53,18 @@ func (r *Reconciler) Destroy(ctx context.Context, fleet *schema.Fleet, p plan.Pl
 	}
 	if onlyNamespace(p.Kept) {
 		if err := r.deleteParent(ctx, fleet); err != nil {
+			return result, err
+		}
+	}
+	if len(namespace) > 0 { // what has come into it since the plan would go with it
+		what, err := r.foreign(ctx, fleet)
+		if err == nil && what != "" {
+			ref := namespace[0].Ref
+			err = failure.New(failure.PlanStale, about(ref), "%s stays: since the plan was made, %s", ref, what).
+				WithHint("destroy again, and look at what it says of the namespace")
+		}
+		if err != nil {
+			result.Left = append(result.Left, namespace...)
 			return result, err
 		}
 	}

@@ -60,28 +60,47 @@ func enforcementProblem(fleet *schema.Fleet, result enforcement.Result) error {
 }
 
 // Enforcement tells whether the cluster enforces NetworkPolicy: by the verdict of
-// an earlier probe, as long as that holds and anew does not ask for another.
+// an earlier probe, as long as that holds and anew does not ask for another. Of
+// several who ask at once one probes: its pods would take the others' room.
 func (r *Reconciler) Enforcement(ctx context.Context, fleet *schema.Fleet, anew bool) (enforcement.Result, error) {
 	ref := plan.Ref{
 		GroupVersionKind: networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"),
 		Namespace:        fleet.Namespace, Name: render.DenyAll(fleet),
 	}
-	policy, err := r.get(ctx, ref)
-	if err != nil {
-		return enforcement.Result{}, err
+	known, policy, err := r.knownEnforcement(ctx, ref)
+	if err != nil || known.Verdict != "" && !anew {
+		return known, err
 	}
-	if policy != nil && !anew {
-		var known enforcement.Result
-		err := json.Unmarshal([]byte(policy.GetAnnotations()[render.EnforcementAnnotation]), &known)
-		if err == nil && known.Current(r.now()) {
-			return known, nil
+	select {
+	case r.probing <- struct{}{}:
+		defer func() { <-r.probing }()
+	case <-ctx.Done():
+		return enforcement.Result{}, context.Cause(ctx)
+	}
+	if !anew {
+		if known, policy, err = r.knownEnforcement(ctx, ref); err != nil || known.Verdict != "" {
+			return known, err
 		}
 	}
 	result, err := enforcement.Probe(ctx, r.client, fleet, r.now)
-	if err != nil || policy == nil {
+	if err != nil || !policy {
 		return result, err
 	}
 	return result, r.noteEnforcement(ctx, ref, result)
+}
+
+// knownEnforcement is the verdict that is noted on the policy, as long as it
+// holds; policy tells whether there is one to note it on.
+func (r *Reconciler) knownEnforcement(ctx context.Context, ref plan.Ref) (known enforcement.Result, policy bool, err error) {
+	object, err := r.get(ctx, ref)
+	if err != nil || object == nil {
+		return enforcement.Result{}, false, err
+	}
+	err = json.Unmarshal([]byte(object.GetAnnotations()[render.EnforcementAnnotation]), &known)
+	if err != nil || !known.Current(r.now()) {
+		return enforcement.Result{}, true, nil
+	}
+	return known, true, nil
 }
 
 // noteEnforcement keeps the verdict for the next time.

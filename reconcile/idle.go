@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/reconcile/sandbox"
 	"github.com/agentpane/sandboxctl/render"
@@ -69,7 +70,7 @@ func (r *Reconciler) NoteActivity(ctx context.Context, p plan.Plan) error {
 			continue
 		}
 		err := r.noteOn(ctx, active.Ref, active.UID, render.ActivityAnnotation, active.At.UTC().Format(time.RFC3339), sandbox.ActivityManager)
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // it has another pod by now
+		if apierrors.IsNotFound(err) || failure.CodeOf(err) == failure.Conflict { // it has another pod by now
 			continue
 		}
 		fails = append(fails, err)

@@ -149,7 +149,7 @@ func (r *Reconciler) PlanFrom(ctx context.Context, fleet *schema.Fleet, seen Obs
 // or belongs to another one, as it is; provided that it enforces at least what
 // the file says.
 func withoutForeignNamespace(fleet *schema.Fleet, objects []render.Object, seen Observation) ([]render.Object, error) {
-	if seen.Namespace == nil || seen.Live[plan.RefOf(seen.Namespace)] != nil {
+	if seen.Namespace == nil || seen.Namespace.GetLabels()[render.PartOfLabel] == render.ApplySetID(fleet) {
 		return objects, nil
 	}
 	const enforce = "pod-security.kubernetes.io/enforce"

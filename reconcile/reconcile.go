@@ -52,6 +52,8 @@ type Reconciler struct {
 	fleet *schema.Fleet
 	// enforce: no pod is made where its policy would not hold.
 	enforce bool
+	// probing is held by the one who probes that.
+	probing chan struct{}
 }
 
 // Writes is told of what a reconciler has written, before the answer is acted
@@ -91,7 +93,7 @@ func New(config *rest.Config, now func() time.Time, holder string, options ...Op
 	if err != nil {
 		return nil, fmt.Errorf("setting up the client: %w", err)
 	}
-	r := &Reconciler{config: plain, client: client, raw: raw, now: now, holder: holder, own: &ownLock{}, patient: true, random: randomText}
+	r := &Reconciler{config: plain, client: client, raw: raw, now: now, holder: holder, own: &ownLock{}, patient: true, random: randomText, probing: make(chan struct{}, 1)}
 	for _, option := range options {
 		option(r)
 	}

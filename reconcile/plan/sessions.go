@@ -115,7 +115,7 @@ func (in Input) AddSessions(p *Plan, answers map[string]SessionAnswer, now time.
 			result, err := session.Make(entry.Desired, entry.Seen, session.Options{Adopt: entry.Adopt, Now: now})
 			entry.Changes, entry.Blocked, entry.Problem = result.Changes, result.Blocked, err
 		}
-		if asked := entry.Pod != ""; !asked && entry.Idle() {
+		if entry.Idle() && (entry.Pod == "" || noted(s, pod)) {
 			continue
 		}
 		p.Sessions = append(p.Sessions, entry)

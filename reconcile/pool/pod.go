@@ -8,6 +8,7 @@ package pool
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,7 +33,7 @@ type Pod struct {
 	// Ready, and since when it is that or is not.
 	Ready bool
 	Since time.Time
-	// Unschedulable: no node has room for it.
+	// Unschedulable: no node has room for it; one whose volume is missing could run.
 	Unschedulable bool
 	// Evicted: its node is to be emptied, or fails.
 	Evicted bool
@@ -114,11 +115,19 @@ func (p *Pod) readStatus(object *unstructured.Unstructured) {
 			since, _ := condition["lastTransitionTime"].(string)
 			p.Since = timeOf(since)
 		case string(corev1.PodScheduled):
-			p.Unschedulable = !is && condition["reason"] == corev1.PodReasonUnschedulable
+			message, _ := condition["message"].(string)
+			p.Unschedulable = !is && condition["reason"] == corev1.PodReasonUnschedulable && !VolumeIsMissing(message)
 		case string(corev1.DisruptionTarget):
 			p.Evicted = is
 		}
 	}
+}
+
+// VolumeIsMissing tells by what the scheduler says whether it has looked for a
+// pod's volume before that was there. It goes on saying so while the volume is
+// provisioned.
+func VolumeIsMissing(message string) bool {
+	return strings.Contains(message, "persistentvolumeclaim ") && strings.Contains(message, "not found")
 }
 
 // timeOf is the time that an annotation holds; zero where it holds none.

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
+	"github.com/agentpane/sandboxctl/reconcile/pool"
 )
 
 // NotReady says why a pod is not ready, in the pod's own words; empty for a pod
@@ -38,7 +39,7 @@ func NotReady(pod *corev1.Pod) (reason string, code failure.Code) {
 			return "", ""
 		case condition.Type == corev1.PodScheduled && condition.Reason == corev1.PodReasonUnschedulable:
 			reason = joined(condition.Reason, condition.Message)
-			if volumeToCome(condition.Message) {
+			if pool.VolumeIsMissing(condition.Message) {
 				return reason, ""
 			}
 			return reason, failure.InsufficientResources
@@ -48,12 +49,6 @@ func NotReady(pod *corev1.Pod) (reason string, code failure.Code) {
 		reason = "it is starting"
 	}
 	return reason, ""
-}
-
-// volumeToCome tells whether the scheduler has looked for a pod's volume before
-// it was there. It goes on saying so while the volume is provisioned.
-func volumeToCome(message string) bool {
-	return strings.Contains(message, "persistentvolumeclaim ") && strings.Contains(message, "not found")
 }
 
 // hopeless tells whether a container waits for something that does not come by

@@ -225,7 +225,7 @@ func (w *Watcher) changed(before, after *unstructured.Unstructured) {
 	}
 	if scope == fleetScope { // until it was looked at, no pod may start under it
 		w.mutex.Lock()
-		w.stands = false
+		w.stands, w.open[fleetScope] = false, true
 		w.mutex.Unlock()
 	}
 	if object.GetKind() == "Namespace" && Suspends(before) != Suspends(after) {

@@ -48,6 +48,11 @@ func (w *Watcher) work(ctx context.Context, scope string) outcome {
 		return outcome{err: err}
 	}
 	w.sift(scope, &p)
+	if scope == fleetScope && slices.ContainsFunc(p.Changes, func(c plan.Change) bool { return c.Action != plan.Delete && isRule(c.Ref) }) {
+		w.mutex.Lock()
+		w.stands = false
+		w.mutex.Unlock()
+	}
 	if blocked := p.Blocked(); len(blocked) > 0 {
 		return outcome{err: blockedError(blocked)}
 	}
@@ -68,7 +73,7 @@ func (w *Watcher) work(ctx context.Context, scope string) outcome {
 	if len(p.Changes)+len(p.Pools) > 0 {
 		return w.apply(ctx, scope, want, p)
 	}
-	if slices.ContainsFunc(paused, func(ref plan.Ref) bool { return ref.Kind == "NetworkPolicy" }) {
+	if scope == fleetScope && slices.ContainsFunc(paused, isRule) {
 		return outcome{acted: true, after: pause} // no pod may start while that is not as it should be
 	}
 	done := w.sessions(ctx, scope, seen, want, p)
@@ -76,6 +81,12 @@ func (w *Watcher) work(ctx context.Context, scope string) outcome {
 		done.left, done.after = true, sooner(done.after, pause)
 	}
 	return done
+}
+
+// isRule tells whether an object of the fleet says what its pods may do, or what
+// its gateway lets through: none may start while that is not as it should be.
+func isRule(ref plan.Ref) bool {
+	return slices.Contains([]string{"Namespace", "NetworkPolicy", "CiliumNetworkPolicy", "ConfigMap"}, ref.Kind)
 }
 
 // sooner is the sooner of two times, of which 0 is never.
@@ -153,7 +164,7 @@ func (w *Watcher) asWanted(scope string, seen reconcile.Observation, want *wante
 	var released []string
 	if w.want == want {
 		delete(w.fresh, scope)
-		if scope == fleetScope && !w.stands {
+		if scope == fleetScope && !w.stands && !w.open[fleetScope] { // else it has changed since the look
 			w.stands = true
 			for name := range w.awaiting {
 				released = append(released, name)
