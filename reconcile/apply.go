@@ -296,7 +296,7 @@ func (r *Reconciler) create(ctx context.Context, change plan.Change) error {
 }
 
 func madeSince(change plan.Change) error {
-	return failure.New(failure.PlanStale, about(change.Ref), "%s was there already when it was to be created: somebody made it since the plan", change.Ref)
+	return failure.New(failure.PlanStale, about(change.Ref), "%s was there already when it was to be created: somebody made it since the plan", change)
 }
 
 // update applies a change to the very object that the plan saw.

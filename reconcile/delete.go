@@ -80,7 +80,7 @@ func (r *Reconciler) deleteAndWait(ctx context.Context, change plan.Change) erro
 	if interrupted.Err() != nil {
 		return context.Cause(interrupted)
 	}
-	return failure.New(failure.PodDeletionFailed, about(change.Ref), "%s was deleted, but is still there after %s", change.Ref, timeout).
+	return failure.New(failure.PodDeletionFailed, about(change.Ref), "%s was deleted, but is still there after %s", change, timeout).
 		WithHint("a finalizer may hold it: look at its metadata.finalizers")
 }
 

@@ -1,10 +1,16 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
+	"github.com/agentpane/sandboxctl/reconcile/pool"
 	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
 )
@@ -27,7 +33,7 @@ func (r *Reconciler) PlanDestroy(ctx context.Context, fleet *schema.Fleet, keepW
 	}
 	p := plan.Make(plan.Input{Fleet: fleet.Name, Namespace: fleet.Namespace, Live: seen.Live, Prune: prune}, nil)
 	for i := range p.Changes {
-		p.Changes[i].Reason = "" // all of it goes
+		p.Changes[i].Reason = running(seen.Live[p.Changes[i].Ref]) // else there is none: all of it goes
 	}
 	for i := range p.Kept {
 		if p.Kept[i].Ref.Kind == "Namespace" && foreign != "" {
@@ -35,6 +41,15 @@ func (r *Reconciler) PlanDestroy(ctx context.Context, fleet *schema.Fleet, keepW
 		}
 	}
 	return p, nil
+}
+
+// running says whose a pod is that a program has claimed; empty for all else.
+func running(live *unstructured.Unstructured) string {
+	pod, ok := pool.Read(live)
+	if !ok || pod.Claim == nil || pod.Claim.Until.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("%s has claimed it until %s", cmp.Or(pod.Claim.By, "a program"), pod.Claim.Until.UTC().Format(time.RFC3339))
 }
 
 // Destroy does what the plan of PlanDestroy says, and removes the fleet's

@@ -44,7 +44,7 @@ func (r *Reconciler) onSeen(ctx context.Context, change plan.Change, request fun
 
 // outdated is the failure of a change whose object is not what the plan saw.
 func outdated(change plan.Change) error {
-	return failure.New(failure.PlanStale, about(change.Ref), "%s has changed since the plan was made", change.Ref).
+	return failure.New(failure.PlanStale, about(change.Ref), "%s has changed since the plan was made", change).
 		WithHint("plan and apply again")
 }
 
@@ -70,11 +70,11 @@ func (r *Reconciler) CheckFresh(ctx context.Context, p plan.Plan) error {
 			return err
 		case !drifted(current, change):
 		case current == nil:
-			stale = append(stale, fmt.Sprintf("%s has gone", change.Ref))
+			stale = append(stale, fmt.Sprintf("%s has gone", change))
 		case change.UID == "":
-			stale = append(stale, fmt.Sprintf("%s was made", change.Ref))
+			stale = append(stale, fmt.Sprintf("%s was made", change))
 		default:
-			stale = append(stale, fmt.Sprintf("%s has changed", change.Ref))
+			stale = append(stale, fmt.Sprintf("%s has changed", change))
 		}
 	}
 	if len(stale) > 0 {

@@ -46,7 +46,7 @@ func (r *Reconciler) WaitReady(ctx context.Context, fleet *schema.Fleet, changes
 	tell, recorded := r.of(fleet).auditedReady(tell)
 	defer func() { err = errors.Join(err, recorded()) }()
 	w := waiter{
-		waiting: waiting, reasons: map[string]string{}, tell: tell, now: r.now,
+		waiting: waiting, timeout: timeout, reasons: map[string]string{}, tell: tell, now: r.now,
 		unschedulable: map[string]time.Time{}, verdicts: map[string]verdict{},
 		lastWords: func(pod *corev1.Pod) string { return r.lastWords(ctx, pod) },
 	}
@@ -139,6 +139,7 @@ func (r *Reconciler) watchPods(ctx context.Context, ref plan.Ref, selector metav
 // waiter knows which pods are waited for and why they are not ready.
 type waiter struct {
 	waiting       map[string]plan.Change
+	timeout       time.Duration // how long they are waited for at most
 	reasons       map[string]string
 	unschedulable map[string]time.Time
 	verdicts      map[string]verdict
@@ -154,6 +155,10 @@ func (w *waiter) see(object *unstructured.Unstructured) {
 	change, ok := w.waiting[object.GetName()]
 	if !ok {
 		return
+	}
+	if change.Labels == nil { // of a pod that does not change, the plan has the name only
+		change.Labels = object.GetLabels()
+		w.waiting[object.GetName()] = change
 	}
 	var pod corev1.Pod
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &pod); err != nil {
@@ -259,8 +264,11 @@ func (w *waiter) giveUpUnschedulable() {
 }
 
 func (w *waiter) fail(change plan.Change, code failure.Code, reason string) {
+	w.giveUp(change, failure.New(code, about(change.Ref), "%s is not ready: %s", change, reason))
+}
+
+func (w *waiter) giveUp(change plan.Change, err error) {
 	delete(w.waiting, change.PodName())
-	err := failure.New(code, about(change.Ref), "%s is not ready: %s", change.Ref, reason)
 	w.failed = append(w.failed, err)
 	w.tell(Event{Change: change, Phase: Failed, Err: err})
 }
@@ -282,7 +290,9 @@ func (w *waiter) timedOut(ctx context.Context, err error) error {
 		if reason == "" {
 			reason = "no node has taken it up"
 		}
-		w.fail(change, failure.PodStartupTimeout, reason)
+		w.giveUp(change, failure.New(failure.PodStartupTimeout, about(change.Ref),
+			"%s is not ready after %s (--timeout), and goes on starting: %s", change, w.timeout, reason).
+			WithHint("See how far it is: sandboxctl status. Another apply waits for it again."))
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package reconcile
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
+	"github.com/agentpane/sandboxctl/render"
 )
 
 // podState is a pod as its kubelet reports it.
@@ -90,5 +93,28 @@ func TestVerdictsThatAreAMoments(t *testing.T) {
 				t.Errorf("got %s, %v", last.Phase, last.Err)
 			}
 		})
+	}
+}
+
+// TestTooLate: what is not ready in time has not failed, and is named by its
+// sandbox, also where the plan does not change it.
+func TestTooLate(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var last Event
+	w := waiter{
+		waiting: map[string]plan.Change{"p": {Ref: plan.Ref{GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Pod"), Name: "p"}, Action: plan.Update}},
+		timeout: 25 * time.Second, reasons: map[string]string{}, unschedulable: map[string]time.Time{}, verdicts: map[string]verdict{},
+		tell: func(event Event) { last = event }, now: time.Now,
+	}
+	pod := podState(t, "PodInitializing", 1, 1)
+	pod.SetLabels(map[string]string{render.SandboxIDLabel: "api"})
+	w.see(pod)
+	cancel(errNotReady)
+	if err := w.timedOut(ctx, nil); err != nil || len(w.waiting) != 0 {
+		t.Errorf("got %v, and %v is waited for", err, w.waiting)
+	}
+	const want = "pod p (sandbox api) is not ready after 25s (--timeout), and goes on starting: PodInitializing"
+	if failure.CodeOf(last.Err) != failure.PodStartupTimeout || !strings.Contains(last.Err.Error(), want) {
+		t.Errorf("got %v, want %q", last.Err, want)
 	}
 }

@@ -254,20 +254,24 @@ func pastOf(action plan.Action) string {
 func (a *applyProgress) tell(event reconcile.Event) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
-	ref, out := event.Change.Ref, a.env.stderr
+	what, ref, out := event.Change, event.Change.Ref, a.env.stderr
 	switch event.Phase {
 	case reconcile.Started:
 		a.started[ref] = a.env.now()
 	case reconcile.Done:
-		fmt.Fprintf(out, "  %s %s\n", ref, pastOf(event.Change.Action))
+		fmt.Fprintf(out, "  %s %s\n", what, pastOf(event.Change.Action))
 	case reconcile.Waiting:
-		fmt.Fprintf(out, "  %s: %s\n", ref, printable(event.Message))
+		fmt.Fprintf(out, "  %s: %s\n", what, printable(event.Message))
 	case reconcile.Ready:
 		if started, ok := a.started[ref]; ok { // that an unchanged one is ready is no news
-			fmt.Fprintf(out, "  %s ready (%.1fs)\n", ref, a.env.now().Sub(started).Seconds())
+			fmt.Fprintf(out, "  %s ready (%.1fs)\n", what, a.env.now().Sub(started).Seconds())
 		}
 	case reconcile.Failed:
-		fmt.Fprintf(out, "  %s failed\n", ref)
+		how := "failed"
+		if failure.CodeOf(event.Err) == failure.PodStartupTimeout {
+			how = "not ready in time"
+		}
+		fmt.Fprintf(out, "  %s %s\n", what, how)
 	}
 }
 
@@ -281,7 +285,7 @@ func (a *applyProgress) finish(fleet string, made applyResult, err error) error 
 	out := a.env.stdout
 	fmt.Fprintf(out, "Fleet %s: %s made in %.1fs.\n", fleet, count(done, "change"), a.env.now().Sub(a.begun).Seconds())
 	for _, change := range made.Left {
-		fmt.Fprintf(out, "  not done: %s %s\n", change.Action, change.Ref)
+		fmt.Fprintf(out, "  not done: %s %s\n", change.Action, change)
 	}
 	for _, level := range made.poolsLeft {
 		fmt.Fprintf(out, "  not done: pool %s: %s\n", level.Name, levelWork(level))

@@ -33,6 +33,6 @@ func blockedReason(change plan.Change) error {
 		fields = append(fields, conflict.Field+" ("+conflict.Manager+")")
 	}
 	object := failure.Object{Kind: change.Ref.Kind, Namespace: change.Ref.Namespace, Name: change.Ref.Name}
-	return failure.New(failure.Conflict, object, "fields of %s belong to another manager: %s", change.Ref, strings.Join(fields, ", ")).
+	return failure.New(failure.Conflict, object, "fields of %s belong to another manager: %s", change, strings.Join(fields, ", ")).
 		WithHint("Remove them from the file, or take them over: --force-conflicts")
 }

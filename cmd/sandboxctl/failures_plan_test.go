@@ -80,7 +80,7 @@ func TestSavedPlan(t *testing.T) {
 	r.done(r.run("apply", path))
 	r.noChanges(file)
 	r.unchanged(func() {
-		r.refused(r.run("apply", path), failure.PlanStale, "pod "+r.pod("a").Name+" was made", "plan --out")
+		r.refused(r.run("apply", path), failure.PlanStale, "pod "+r.pod("a").Name+" (sandbox a) was made", "plan --out")
 	})
 }
 
@@ -152,11 +152,11 @@ func TestSavedPlanThatIsStale(t *testing.T) {
 	a, b := r.pod("a").Name, r.pod("b").Name
 	r.editPod(r.pod("a"), "kubectl-edit", `{"metadata": {"labels": {"theirs": "1"}}}`)
 	r.unchanged(func() {
-		r.refused(r.run("apply", path), failure.PlanStale, "pod "+a+" has changed")
+		r.refused(r.run("apply", path), failure.PlanStale, "pod "+a+" (sandbox a) has changed")
 	})
 	r.must(r.cluster.Client.CoreV1().Pods(r.namespace).Delete(t.Context(), b, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
 	r.unchanged(func() {
-		r.refused(r.run("apply", path), failure.PlanStale, "pod "+a+" has changed", "pod "+b+" has gone")
+		r.refused(r.run("apply", path), failure.PlanStale, "pod "+a+" (sandbox a) has changed", "pod "+b+" (sandbox b) has gone")
 	})
 }
 
@@ -229,7 +229,7 @@ func TestWorkspaceThatCannotBeChanged(t *testing.T) {
 
 	r.file("", sandbox("1Gi", class+"-other"))
 	o := r.run("plan", "-f", file, "--replace-workspaces", "--detailed-exitcode")
-	for _, want := range []string{"must be replaced: ", "all data in the workspace is lost", "pod " + pod.Name + " must be replaced", "2 to replace"} {
+	for _, want := range []string{"must be replaced: ", "all data in the workspace is lost", "pod " + pod.Name + " (sandbox a) must be replaced", "2 to replace"} {
 		if o.code != 2 || !strings.Contains(o.stdout, want) {
 			t.Errorf("exit code %d, want %q in\n%s%s", o.code, want, o.stdout, o.stderr)
 		}

@@ -21,17 +21,17 @@ func TestImageThatCannotBePulled(t *testing.T) {
 	begun := time.Now()
 	o := r.run("apply", "--yes", "-f", file, "--timeout", "110s")
 	name := r.pod("a").Name
-	r.refused(o, failure.ImagePullBackOff, "pod "+name+" is not ready: ImagePullBackOff", "registry.invalid/nothing:1")
+	r.refused(o, failure.ImagePullBackOff, "pod "+name+" (sandbox a) is not ready: ImagePullBackOff", "registry.invalid/nothing:1")
 	if took := time.Since(begun); took > 100*time.Second {
 		t.Errorf("it took %s, and is known sooner", took)
 	}
-	if !strings.Contains(o.stderr, "pod "+r.pod("b").Name+" ready") || strings.Count(o.stderr, "Error: ") != 1 {
+	if !strings.Contains(o.stderr, "pod "+r.pod("b").Name+" (sandbox b) ready") || strings.Count(o.stderr, "Error: ") != 1 {
 		t.Errorf("the other sandbox is not ready:\n%s", o.stderr)
 	}
 
 	// Nothing is left to change, and yet all is not well.
 	r.unchanged(func() {
-		r.refused(r.run("apply", "--yes", "-f", file, "--timeout", "110s"), failure.ImagePullBackOff, "pod "+name+" is not ready")
+		r.refused(r.run("apply", "--yes", "-f", file, "--timeout", "110s"), failure.ImagePullBackOff, "pod "+name+" (sandbox a) is not ready")
 	})
 	r.done(r.run("apply", "--yes", "-f", file, "--no-wait"))
 
@@ -60,10 +60,11 @@ func TestPodThatFitsNoNode(t *testing.T) {
 	file := r.file("limits: {max: {cpu: \"9000\", memory: 64Gi}, podMax: {cpu: \"9000\", memory: 64Gi}, min: {cpu: 10m, memory: 16Mi}}\n",
 		"  a: {template: t, resources: {cpu: \"9000\", memory: 32Mi, requests: {cpu: \"9000\"}}}\n")
 	o := r.run("apply", "--yes", "-f", file, "--timeout", "5s")
-	r.refused(o, failure.PodStartupTimeout, "pod "+r.pod("a").Name+" is not ready: Unschedulable", "Insufficient cpu")
+	r.refused(o, failure.PodStartupTimeout, "pod "+r.pod("a").Name+" (sandbox a) is not ready after 5s (--timeout), and goes on starting: Unschedulable", "Insufficient cpu",
+		"(sandbox a) not ready in time\n", "sandboxctl status")
 	begun := time.Now()
 	o = r.run("apply", "--yes", "-f", file)
-	r.refused(o, failure.InsufficientResources, "pod "+r.pod("a").Name+" is not ready: Unschedulable", "Insufficient cpu")
+	r.refused(o, failure.InsufficientResources, "pod "+r.pod("a").Name+" (sandbox a) is not ready: Unschedulable", "Insufficient cpu")
 	if took := time.Since(begun); took > 60*time.Second {
 		t.Errorf("it took %s", took)
 	}
@@ -79,7 +80,7 @@ func TestPodThatHasEnded(t *testing.T) {
 	r.editPod(ended, "somebody", `{"spec": {"activeDeadlineSeconds": 1}}`)
 	r.eventually("the pod has failed", func(context.Context) bool { return r.pod("a").Status.Phase == corev1.PodFailed })
 	o := r.run("plan", "-f", file, "--detailed-exitcode")
-	if o.code != 2 || !strings.Contains(o.stdout, "pod "+ended.Name+" must be replaced: it has ended (DeadlineExceeded)") {
+	if o.code != 2 || !strings.Contains(o.stdout, "pod "+ended.Name+" (sandbox a) must be replaced: it has ended (DeadlineExceeded)") {
 		t.Errorf("exit code %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
 	r.done(r.run("apply", "--yes", "-f", file))

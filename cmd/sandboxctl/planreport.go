@@ -19,12 +19,12 @@ func printPlanMarkdown(out io.Writer, p planned) {
 	fmt.Fprintf(out, "| | object | what happens | from |\n|---|---|---|---|\n")
 	for _, change := range p.Changes {
 		what := because(markOf(change).verb, change.Reason, loss(change.Disruption), problemText(change))
-		fmt.Fprintf(out, "| `%s` | `%s` | %s | `%s` |\n", markOf(change).sign, change.Ref, markdownCell(printable(what)), change.Path)
+		fmt.Fprintf(out, "| `%s` | `%s` | %s | %s |\n", markOf(change).sign, change, markdownCell(printable(what)), codeCell(change.Path))
 	}
 	for _, sessions := range p.Sessions {
 		for _, line := range sessionLines(sessions) {
 			what := strings.Join(append([]string{line.what}, line.detail...), "; ")
-			fmt.Fprintf(out, "| `%s` | `%s` | %s | `%s` |\n", line.sign, markdownCell(line.name), markdownCell(printable(what)), line.path)
+			fmt.Fprintf(out, "| `%s` | `%s` | %s | %s |\n", line.sign, markdownCell(line.name), markdownCell(printable(what)), codeCell(line.path))
 		}
 	}
 	for _, level := range p.Pools {
@@ -35,7 +35,7 @@ func printPlanMarkdown(out io.Writer, p planned) {
 		if len(change.Fields) == 0 {
 			continue
 		}
-		fmt.Fprintf(out, "@@ %s @@\n", change.Ref)
+		fmt.Fprintf(out, "@@ %s @@\n", change)
 		for _, field := range change.Fields {
 			// A diff knows no "~": a changed value is one that goes and one that comes.
 			if field.Old != nil {
@@ -47,6 +47,14 @@ func printPlanMarkdown(out io.Writer, p planned) {
 		}
 	}
 	fmt.Fprintf(out, "```\n\n</details>\n")
+}
+
+// codeCell is a cell with a path, which what goes has none of.
+func codeCell(path string) string {
+	if path == "" {
+		return ""
+	}
+	return "`" + path + "`"
 }
 
 func markdownCell(text string) string {
@@ -72,12 +80,13 @@ func problemText(change plan.Change) string {
 // lines of the file that made the objects.
 func printPlanGitHub(out io.Writer, p planned) {
 	for _, change := range p.Changes {
-		level, message := "notice", change.Ref.String()+" "+markOf(change).verb
-		if cost := loss(change.Disruption); cost != "" {
-			level, message = "warning", message+": "+cost
-		}
-		if problem := problemText(change); problem != "" {
-			level, message = "error", change.Ref.String()+" "+problem
+		cost, problem := loss(change.Disruption), problemText(change)
+		level, message := "notice", change.String()+" "+because(markOf(change).verb, change.Reason, cost)
+		switch {
+		case problem != "":
+			level, message = "error", change.String()+" "+problem
+		case cost != "":
+			level = "warning"
 		}
 		printAnnotation(out, p, level, change.Path, message)
 	}

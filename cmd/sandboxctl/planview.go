@@ -124,7 +124,7 @@ func printLevel(out io.Writer, level plan.PoolLevel, p planned) {
 	if p.poolPods {
 		for _, change := range level.Changes {
 			m := markOf(change)
-			fmt.Fprintf(out, "      %s %s %s\n", m.style.Render(m.sign), change.Ref, printable(because(m.verb, change.Reason)))
+			fmt.Fprintf(out, "      %s %s %s\n", m.style.Render(m.sign), change, printable(because(m.verb, change.Reason)))
 		}
 	}
 	fmt.Fprintln(out)
@@ -133,7 +133,7 @@ func printLevel(out io.Writer, level plan.PoolLevel, p planned) {
 func printChange(out io.Writer, change plan.Change, position func(string) diagnostic.Range) {
 	m := markOf(change)
 	what := printable(because(m.verb, change.Reason, loss(change.Disruption)))
-	fmt.Fprintf(out, "  %s %s %s\n", m.style.Render(m.sign), lipgloss.NewStyle().Bold(true).Render(change.Ref.String()), what)
+	fmt.Fprintf(out, "  %s %s %s\n", m.style.Render(m.sign), lipgloss.NewStyle().Bold(true).Render(printable(change.String())), what)
 	if change.Path != "" {
 		fmt.Fprintf(out, "      # %s (%s)%s\n", change.Path, position(change.Path), verdict(change))
 	}

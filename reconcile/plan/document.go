@@ -43,6 +43,7 @@ type DocumentChange struct {
 	Kind        string          `json:"kind"`
 	Namespace   string          `json:"namespace,omitempty"`
 	Name        string          `json:"name"`
+	Sandbox     string          `json:"sandbox,omitempty"`
 	Path        string          `json:"path,omitempty"`
 	Disruption  Disruption      `json:"disruption"`
 	PodSecurity string          `json:"podSecurity,omitempty"`
@@ -157,7 +158,7 @@ func documentChanges(changes []Change) []DocumentChange {
 		apiVersion, kind := change.Ref.ToAPIVersionAndKind()
 		c := DocumentChange{
 			Action: change.Action, APIVersion: apiVersion, Kind: kind,
-			Namespace: change.Ref.Namespace, Name: change.Ref.Name, Path: change.Path,
+			Namespace: change.Ref.Namespace, Name: change.Ref.Name, Sandbox: change.Sandbox(), Path: change.Path,
 			Disruption: change.Disruption, PodSecurity: change.PodSecurity, Reason: change.Reason,
 			Conflicts: change.Conflicts, Force: change.Force, Resize: change.Resize, Unvalidated: change.Unvalidated,
 			UID: change.UID, ResourceVersion: change.ResourceVersion, Seen: change.Seen, IdleSince: change.IdleSince,
@@ -260,7 +261,7 @@ func openChanges(documents []DocumentChange) ([]Change, error) {
 			change.Volume = &unstructured.Unstructured{Object: c.Volume}
 		}
 		if !change.whole() {
-			return nil, fmt.Errorf("it is damaged: %s of %s", change.Action, change.Ref)
+			return nil, fmt.Errorf("it is damaged: %s of %s", change.Action, change)
 		}
 		changes = append(changes, change)
 	}

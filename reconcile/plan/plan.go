@@ -104,6 +104,19 @@ type Change struct {
 	Seen            string
 }
 
+// Sandbox is the name of the sandbox whose the object is; empty for what is no
+// sandbox's.
+func (c Change) Sandbox() string { return c.Labels[render.SandboxIDLabel] }
+
+// String is how people are told of the change's object: with its sandbox, which
+// the name of a pod does not say.
+func (c Change) String() string {
+	if sandbox := c.Sandbox(); sandbox != "" {
+		return c.Ref.String() + " (sandbox " + sandbox + ")"
+	}
+	return c.Ref.String()
+}
+
 // Blocked tells whether the change cannot be made as planned.
 func (c Change) Blocked() bool {
 	return c.Problem != nil || (len(c.Conflicts) > 0 && !c.Force)
