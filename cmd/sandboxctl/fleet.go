@@ -78,18 +78,14 @@ func readAs[T any](paths []string, stdin io.Reader, what func(*schema.Fleet) (T,
 	return all, found.Sorted()
 }
 
-// printFindings prints what was found in the files, and returns an error that
-// counts the errors in it, if there are any.
+// printFindings prints what was found in the files for people, and returns it as
+// an error if there are errors in it.
 func printFindings(env environment, found diagnostic.List) error {
-	errorCount := 0
 	for _, finding := range found {
 		fmt.Fprint(env.stderr, diagnostic.Format(finding, diagnostic.Style{Color: true, Width: env.width}))
-		if finding.Severity == diagnostic.Error {
-			errorCount++
-		}
 	}
-	if errorCount > 0 {
-		return fmt.Errorf("%s in the fleet files", count(errorCount, "error"))
+	if found.HasErrors() {
+		return brokenFiles{found}
 	}
 	return nil
 }

@@ -53,12 +53,12 @@ func main() {
 func run(ctx context.Context, args []string, env environment) int {
 	root := newRootCommand(env)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if code, ok := errors.AsType[exitCode](err); ok {
 		return int(code)
 	}
 	if err != nil {
-		printError(env.stderr, err)
+		printError(env.stderr, errors.Join(err, printBroken(env.stdout, cmd, err)))
 		return 1
 	}
 	return 0

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/agentpane/sandboxctl/reconcile/plan"
+	"github.com/agentpane/sandboxctl/schema/diagnostic"
 )
 
 // printPlanMarkdown prints a plan as a comment on a pull request.
@@ -88,7 +89,7 @@ func printPlanGitHub(out io.Writer, p planned) {
 		case cost != "":
 			level = "warning"
 		}
-		printAnnotation(out, p, level, change.Path, message)
+		printAnnotation(out, level, p.at(change.Path), message)
 	}
 	for _, sessions := range p.Sessions {
 		for _, line := range sessionLines(sessions) {
@@ -99,19 +100,27 @@ func printPlanGitHub(out io.Writer, p planned) {
 			case line.ends:
 				level = "warning"
 			}
-			printAnnotation(out, p, level, line.path, line.name+" "+line.what)
+			printAnnotation(out, level, p.at(line.path), line.name+" "+line.what)
 		}
 	}
 	for _, level := range p.Pools {
-		printAnnotation(out, p, "notice", level.Path, levelText(level))
+		printAnnotation(out, "notice", p.at(level.Path), levelText(level))
 	}
 	fmt.Fprintln(out, summaryLine(p.Plan))
 }
 
-// printAnnotation prints a message at the line of the file that the path leads to.
-func printAnnotation(out io.Writer, p planned, level, path, message string) {
+// at is where the file has what the path leads to; nowhere for what is in none.
+func (p planned) at(path string) diagnostic.Range {
+	if path == "" {
+		return diagnostic.Range{}
+	}
+	return p.position(path)
+}
+
+// printAnnotation prints a message at a line of a file.
+func printAnnotation(out io.Writer, level string, at diagnostic.Range, message string) {
 	where := ""
-	if at := p.position(path); path != "" && at.File != nil {
+	if at.File != nil {
 		where = fmt.Sprintf("file=%s,line=%d,col=%d,", escapeProperty(at.File.Name), at.Start.Line, at.Start.Column)
 	}
 	fmt.Fprintf(out, "::%s %stitle=sandboxctl::%s\n", level, where, escapeCommand(printable(message)))

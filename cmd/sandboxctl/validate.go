@@ -51,7 +51,7 @@ fit together, and that each pod passes the fleet's Pod Security profile.`,
 		},
 	}
 	files.add(cmd)
-	output.addFlag(cmd)
+	output.addFlag(cmd, outputGitHub)
 	return cmd
 }
 
