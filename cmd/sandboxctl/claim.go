@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/types"
 	k8svalidation "k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/agentpane/sandboxctl/reconcile/claim"
@@ -40,12 +39,10 @@ type claimInfo struct {
 
 // claimedSandbox is a sandbox that a program has claimed.
 type claimedSandbox struct {
-	Name      string    `json:"name"`
-	Project   string    `json:"project"`
-	Pool      string    `json:"pool"`
-	Pod       string    `json:"pod"`
-	Namespace string    `json:"namespace"`
-	UID       types.UID `json:"uid"`
+	Name    string  `json:"name"`
+	Project string  `json:"project"`
+	Pool    string  `json:"pool"`
+	Pod     podInfo `json:"pod"`
 	// Origin is warm, or cold where the claim had to start a pod.
 	Origin string `json:"origin"`
 	// Milliseconds is how long it took until the sandbox could be used.
@@ -56,7 +53,7 @@ type claimedSandbox struct {
 
 func claimedFrom(s claim.Sandbox) claimedSandbox {
 	info := claimedSandbox{
-		Name: s.Name, Project: s.Project, Pool: s.Pool, Pod: s.Pod, Namespace: s.Namespace, UID: s.UID,
+		Name: s.Name, Project: s.Project, Pool: s.Pool, Pod: podInfo{s.Pod, s.Namespace, s.UID},
 		Origin: render.Origin(s.Warm), Milliseconds: s.Took.Milliseconds(),
 	}
 	if !s.Until.IsZero() {

@@ -25,9 +25,9 @@ type namespacesInfo struct {
 type namespaceInfo struct {
 	Name string `json:"name"`
 	// Status is Active or Terminating.
-	Status    corev1.NamespacePhase `json:"status"`
-	CreatedAt time.Time             `json:"createdAt"`
-	Labels    map[string]string     `json:"labels,omitempty"`
+	Status  corev1.NamespacePhase `json:"status"`
+	Created time.Time             `json:"created"`
+	Labels  map[string]string     `json:"labels"`
 }
 
 // The bounds of --limit are AgentPane's.
@@ -72,10 +72,10 @@ func runNamespaces(ctx context.Context, flags namespacesFlags, env environment) 
 	info := namespacesInfo{FormatVersion: formatVersion, Namespaces: []namespaceInfo{}, Total: total}
 	for _, namespace := range namespaces {
 		info.Namespaces = append(info.Namespaces, namespaceInfo{
-			Name:      namespace.Name,
-			Status:    namespace.Status.Phase,
-			CreatedAt: namespace.CreationTimestamp.UTC(),
-			Labels:    namespace.Labels,
+			Name:    namespace.Name,
+			Status:  namespace.Status.Phase,
+			Created: namespace.CreationTimestamp.UTC(),
+			Labels:  namespace.Labels,
 		})
 	}
 	if flags.output == outputJSON {
@@ -95,7 +95,7 @@ func (n namespacesInfo) print(out io.Writer, now time.Time) error {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "NAME\tSTATUS\tAGE")
 	for _, namespace := range n.Namespaces {
-		row := fmt.Sprintf("%s\t%s\t%s", namespace.Name, namespace.Status, duration.HumanDuration(now.Sub(namespace.CreatedAt)))
+		row := fmt.Sprintf("%s\t%s\t%s", namespace.Name, namespace.Status, duration.HumanDuration(now.Sub(namespace.Created)))
 		fmt.Fprintln(table, printable(row))
 	}
 	return table.Flush()

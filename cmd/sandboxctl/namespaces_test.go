@@ -63,8 +63,8 @@ old       Terminating   2m
 func TestNamespacesJSON(t *testing.T) {
 	got := runNamespacesWith(t, http.StatusOK, namespaceList, "namespaces", "-o", "json")
 	const want = `{"formatVersion": "1", "total": 9, "namespaces": [
-		{"name": "default", "status": "Active", "createdAt": "2026-01-23T10:00:00Z", "labels": {"query": "limit=50"}},
-		{"name": "old", "status": "Terminating", "createdAt": "2026-01-24T09:58:00Z"}]}`
+		{"name": "default", "status": "Active", "created": "2026-01-23T10:00:00Z", "labels": {"query": "limit=50"}},
+		{"name": "old", "status": "Terminating", "created": "2026-01-24T09:58:00Z", "labels": null}]}`
 	var wanted, printed any
 	if err := json.Unmarshal([]byte(want), &wanted); err != nil {
 		t.Fatal(err)

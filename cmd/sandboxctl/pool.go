@@ -143,6 +143,8 @@ are more than its level. It does not wait until they are ready.`,
 // prewarmInfo is the JSON of pool prewarm.
 type prewarmInfo struct {
 	FormatVersion string `json:"formatVersion"`
+	Fleet         string `json:"fleet"`
+	Namespace     string `json:"namespace"`
 	Pool          string `json:"pool"`
 	Requested     int    `json:"requested"`
 	Created       int    `json:"created"`
@@ -152,7 +154,7 @@ func runPrewarm(ctx context.Context, env environment, options poolOptions, name 
 	if options.keep <= 0 {
 		return fmt.Errorf("--keep %s: want more than nothing, as 15m", options.keep)
 	}
-	_, client, _, err := options.claims(env)
+	fleet, client, _, err := options.claims(env)
 	if err != nil {
 		return err
 	}
@@ -161,7 +163,7 @@ func runPrewarm(ctx context.Context, env environment, options poolOptions, name 
 		return err
 	}
 	if options.output == outputJSON {
-		return printJSON(env.stdout, prewarmInfo{formatVersion, name, n, created})
+		return printJSON(env.stdout, prewarmInfo{formatVersion, fleet.Name, fleet.Namespace, name, n, created})
 	}
 	fmt.Fprintf(env.stdout, "Pool %s: %s added", name, count(created, "warm pod"))
 	if created < n {

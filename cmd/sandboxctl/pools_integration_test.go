@@ -100,17 +100,17 @@ func TestPool(t *testing.T) {
 
 	// A program claims one, and again; apply leaves it alone.
 	first := s.claim("--pool", "p", "--project", "shop", "--name", "run-1", "--env", "BRANCH=fix me")
-	if first.Origin != "warm" || first.Again || first.Project != "shop" || first.UID == "" {
+	if first.Origin != "warm" || first.Again || first.Project != "shop" || first.Pod.UID == "" {
 		t.Errorf("claimed %+v", first)
 	}
 	s.expect(0, "file fix me\n", "", "exec", "run-1", "--", "sh", "-c", `echo "$FROM $BRANCH"`)
-	if again := s.claim("--pool", "p", "--name", "run-1"); again.UID != first.UID || !again.Again {
+	if again := s.claim("--pool", "p", "--name", "run-1"); again.Pod.UID != first.Pod.UID || !again.Again {
 		t.Errorf("claimed again: %+v", again)
 	}
 	s.expect(1, "", "K8S_ADOPTION_REFUSED: sandbox api is the file's own", "claim", "--pool", "p", "--name", "api")
 	s.expect(0, "pool p: 1 → 2 warm (1 to make)", "", "plan")
 	s.settled()
-	if got := s.pods(); len(got["run-1"]) != 1 || string(got["run-1"][0].UID) != string(first.UID) || len(got[""]) != 2 {
+	if got := s.pods(); len(got["run-1"]) != 1 || string(got["run-1"][0].UID) != string(first.Pod.UID) || len(got[""]) != 2 {
 		t.Errorf("after an apply, the pods are %v", got)
 	}
 	s.expect(0, "run-1     shop      claimed, 59m left", "", "status")

@@ -25,6 +25,8 @@ import (
 // sessionsInfo is the JSON of session ls.
 type sessionsInfo struct {
 	FormatVersion string        `json:"formatVersion"`
+	Fleet         string        `json:"fleet"`
+	Namespace     string        `json:"namespace"`
 	Sessions      []sessionInfo `json:"sessions"`
 }
 
@@ -32,8 +34,8 @@ type sessionsInfo struct {
 type sessionInfo struct {
 	Name    string `json:"name"`
 	Sandbox string `json:"sandbox"`
-	// TaskID is the task of an agent's session.
-	TaskID string `json:"taskId,omitempty"`
+	// TaskID is the task of an agent's session; empty for another.
+	TaskID string `json:"taskId"`
 	// Declared tells whether the file has it, Present whether it is there, and
 	// Managed whether it was made from the file.
 	Declared bool `json:"declared"`
@@ -55,11 +57,11 @@ type paneInfo struct {
 	Managed    bool       `json:"managed"`
 	Dead       bool       `json:"dead"`
 	ExitStatus *int       `json:"exitStatus"`
-	Signal     string     `json:"signal,omitempty"`
+	Signal     string     `json:"signal"`
 	Ended      *time.Time `json:"ended"`
 	Restarts   int        `json:"restarts"`
-	// LastLines are those of a dead pane, where they were asked for.
-	LastLines []string `json:"lastLines,omitempty"`
+	// LastLines are those of a dead pane; null where they were not asked for.
+	LastLines []string `json:"lastLines"`
 
 	id string
 }
@@ -101,7 +103,7 @@ func runSessionLs(ctx context.Context, env environment, options sandboxFlags, na
 	}
 	found, err := readSessions(ctx, client, fleet, pods)
 	if output == outputJSON {
-		return errors.Join(printJSON(env.stdout, sessionsInfo{formatVersion, found}), err)
+		return errors.Join(printJSON(env.stdout, sessionsInfo{formatVersion, fleet.Name, fleet.Namespace, found}), err)
 	}
 	return errors.Join(printSessionTable(env.stdout, found, env.now()), err)
 }
@@ -189,6 +191,7 @@ func addLastLines(ctx context.Context, client *sandbox.Client, pods map[string]*
 				ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 				defer cancel()
 				text, err := client.Capture(ctx, pods[s.Sandbox], session.PaneTarget(p.id), screenLines, captureLimit)
+				p.LastLines = []string{}
 				for _, line := range strings.Split(strings.TrimSpace(text), "\n") {
 					if line = plainLine(line); line != "" && !strings.HasPrefix(line, "Pane is dead") { // which is tmux's own
 						p.LastLines = append(p.LastLines, line)

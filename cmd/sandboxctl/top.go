@@ -34,8 +34,8 @@ type topInfo struct {
 type topInfoRow struct {
 	Name     string `json:"name"`
 	Declared bool   `json:"declared"`
-	// Pod is empty where there is none.
-	Pod string `json:"pod"`
+	// Pod is null where there is none.
+	Pod *podInfo `json:"pod"`
 	// CPUMillicores and MemoryBytes are what all containers of the pod use.
 	CPUMillicores *int64 `json:"cpuMillicores"`
 	MemoryBytes   *int64 `json:"memoryBytes"`
@@ -108,9 +108,8 @@ func topRows(rows []sandboxInfo, usage map[string]sandbox.Usage, names []string)
 		if len(names) > 0 && !slices.Contains(names, row.Name) {
 			continue
 		}
-		shown := topInfoRow{Name: row.Name, Declared: row.Declared, Limits: row.Resources}
+		shown := topInfoRow{Name: row.Name, Declared: row.Declared, Pod: row.Pod, Limits: row.Resources}
 		if row.Pod != nil {
-			shown.Pod = row.Pod.Name
 			if used, ok := usage[row.Pod.Name]; ok {
 				shown.CPUMillicores, shown.MemoryBytes = new(used.CPU.MilliValue()), new(used.Memory.Value())
 			}
@@ -125,12 +124,12 @@ func (t topInfo) print(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "SANDBOX\tCPU\tOF\tMEMORY\tOF\tPOD")
 	for _, row := range t.Sandboxes {
-		cpu, memory, pod := "unavailable", "unavailable", row.Pod
+		cpu, memory, pod := "-", "-", "(no pod)"
+		if row.Pod != nil {
+			cpu, memory, pod = "unavailable", "unavailable", row.Pod.Name
+		}
 		if row.CPUMillicores != nil {
 			cpu, memory = fmt.Sprintf("%dm", *row.CPUMillicores), mebibytes(*row.MemoryBytes)
-		}
-		if pod == "" {
-			cpu, memory, pod = "-", "-", "(no pod)"
 		}
 		fmt.Fprintln(table, printable(fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s",
 			row.Name, cpu, orDash(row.Limits.CPU), memory, orDash(row.Limits.Memory), pod)))

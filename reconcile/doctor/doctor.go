@@ -39,9 +39,9 @@ type Finding struct {
 	Level   Level  `json:"level"`
 	Message string `json:"message"`
 	// Remedy is what to do about it; empty where all is well.
-	Remedy string `json:"remedy,omitempty"`
-	// Enforcement is the probe's result, with the check egress.
-	Enforcement *enforcement.Result `json:"enforcement,omitempty"`
+	Remedy string `json:"remedy"`
+	// Enforcement is the probe's result, with the check egress; null with another.
+	Enforcement *enforcement.Result `json:"enforcement"`
 }
 
 // Patient is what is examined.

@@ -43,8 +43,8 @@ type Result struct {
 	// WindowMs is for how many milliseconds a new pod could reach what it must
 	// not, from the first instruction of its first container on.
 	WindowMs int64 `json:"windowMs"`
-	// Reason says why a verdict is inconclusive.
-	Reason string    `json:"reason,omitempty"`
+	// Reason says why they are not known to be enforced; empty where they are.
+	Reason string    `json:"reason"`
 	At     time.Time `json:"at"`
 	// Probe is the version of the probe.
 	Probe int `json:"probe"`

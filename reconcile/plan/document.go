@@ -18,10 +18,11 @@ import (
 // meaning or goes.
 const FormatVersion = "1"
 
-// Document is a plan as JSON: what plan prints, and what it saves for apply. A
-// saved one has Source and, with each change, the object to apply.
+// Document is a plan as JSON: what plan prints, several under one format version,
+// and what it saves for apply. A saved one has FormatVersion, Source and, with
+// each change, the object to apply.
 type Document struct {
-	FormatVersion string           `json:"formatVersion"`
+	FormatVersion string           `json:"formatVersion,omitempty"`
 	Fleet         string           `json:"fleet"`
 	Namespace     string           `json:"namespace"`
 	Source        *Source          `json:"source,omitempty"`
@@ -137,7 +138,7 @@ func (p Plan) Summary() Summary {
 // Document is the plan as JSON, without the objects to apply.
 func (p Plan) Document() Document {
 	document := Document{
-		FormatVersion: FormatVersion, Fleet: p.Fleet, Namespace: p.Namespace,
+		Fleet: p.Fleet, Namespace: p.Namespace,
 		Changes: documentChanges(p.Changes), Sessions: p.documentSessions(), Kept: []DocumentKept{}, Pools: []DocumentPool{}, Summary: p.Summary(),
 	}
 	for _, kept := range p.Kept {
@@ -183,7 +184,7 @@ func (p Plan) Save(source Source) ([]byte, error) {
 		return nil, errors.New("a plan that cannot be applied cannot be saved")
 	}
 	document := p.Document()
-	document.Source = &source
+	document.FormatVersion, document.Source = FormatVersion, &source
 	toApply(document.Changes, p.Changes)
 	for i, level := range p.Pools {
 		toApply(document.Pools[i].Changes, level.Changes)
