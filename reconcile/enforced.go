@@ -55,8 +55,7 @@ func enforcementProblem(fleet *schema.Fleet, result enforcement.Result) error {
 	}
 	return failure.New(failure.NetworkIsolationUnsupported, object,
 		"it cannot be told whether the cluster enforces NetworkPolicy, so no pod was made: %s", result.Reason).
-		WithHint("Remove the reason and apply again. The probe runs the image of the egress gateway: `make gateway-image` builds it, egress.image names another. "+
-			"Or accept it in the file: egress: {unenforced: allow}").With("reason", result.Reason)
+		WithHint("%s Or accept it in the file: egress: {unenforced: allow}", result.Remedy()).With("reason", result.Reason)
 }
 
 // Enforcement tells whether the cluster enforces NetworkPolicy: by the verdict of

@@ -178,8 +178,7 @@ func (p Patient) egress(ctx context.Context) ([]Finding, error) {
 		found = bad(level, check, "Use a network plugin that enforces it, such as Calico or Cilium. Until then apply refuses, unless the file says egress: {unenforced: allow}.",
 			"the cluster does not enforce NetworkPolicy: sandboxes reach everything")
 	default:
-		found = bad(Unknown, check, "Remove the reason, and try again. The probe runs the image of the egress gateway: make gateway-image builds it, egress.image names another.",
-			"it cannot be told whether NetworkPolicy is enforced: %s", result.Reason)
+		found = bad(Unknown, check, result.Remedy(), "it cannot be told whether NetworkPolicy is enforced: %s", result.Reason)
 	}
 	found[0].Enforcement = &result
 	return found, nil

@@ -48,6 +48,16 @@ type Result struct {
 	At     time.Time `json:"at"`
 	// Probe is the version of the probe.
 	Probe int `json:"probe"`
+
+	image bool // the reason is the image that the probe runs
+}
+
+// Remedy says what to do about a verdict that is inconclusive.
+func (r Result) Remedy() string {
+	if r.image {
+		return "The probe runs the image of the egress gateway: make gateway-image builds it, egress.image names another. Have nodes get it, and try again."
+	}
+	return "Remove the reason, and try again."
 }
 
 const (
@@ -84,11 +94,12 @@ func Probe(ctx context.Context, client dynamic.Interface, fleet *fleetschema.Fle
 	}()
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	window, verdict, reason := p.run(bounded, probe)
+	result = p.run(bounded, probe)
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
 	}
-	return Result{Verdict: verdict, WindowMs: window.Milliseconds(), Reason: reason, At: now().UTC().Truncate(time.Second), Probe: Version}, nil
+	result.At, result.Probe = now().UTC().Truncate(time.Second), Version
+	return result, nil
 }
 
 // prober is one probe under way.
@@ -99,47 +110,56 @@ type prober struct {
 }
 
 var (
-	errEnded = errors.New("it ended too early")
 	pods     = corev1.SchemeGroupVersion.WithResource("pods")
 	policies = networkingv1.SchemeGroupVersion.WithResource("networkpolicies")
 )
 
-func (p *prober) run(ctx context.Context, probe render.Probe) (window time.Duration, verdict Verdict, reason string) {
+// imageError is why the image that the probe runs is of no use.
+type imageError string
+
+func (e imageError) Error() string { return string(e) }
+
+func inconclusive(what string, err error) Result {
+	_, image := errors.AsType[imageError](err)
+	return Result{Verdict: Inconclusive, Reason: what + ": " + err.Error(), image: image}
+}
+
+func (p *prober) run(ctx context.Context, probe render.Probe) Result {
 	policy, err := p.create(ctx, policies, "NetworkPolicy", networkingv1.SchemeGroupVersion, probe.Policy)
 	if err != nil {
-		return 0, Inconclusive, "the probe's policy cannot be made: " + err.Error()
+		return inconclusive("the probe's policy cannot be made", err)
 	}
 	// What a probe left that was killed; it is the server's clock that tells how old
 	// that is. Where it cannot be removed now, the next probe tries again.
 	_ = p.remove(ctx, render.ComponentLabel+"="+render.ProbeComponent, policy.GetCreationTimestamp().Add(-abandoned))
 	target, err := p.startAndWait(ctx, probe.Target, func(pod *corev1.Pod) (bool, error) {
 		if ended(pod) {
-			return false, errEnded
+			return false, tooEarly(pod)
 		}
 		return pod.Status.PodIP != "" && len(pod.Status.ContainerStatuses) > 0 && pod.Status.ContainerStatuses[0].State.Running != nil, nil
 	})
 	if err != nil {
-		return 0, Inconclusive, "the probe's target does not run: " + err.Error()
+		return inconclusive("the probe's target does not run", err)
 	}
 	tester, err := p.startAndWait(ctx, probe.Tester(target.Status.PodIP), func(pod *corev1.Pod) (bool, error) { return ended(pod), nil })
 	if err != nil {
-		return 0, Inconclusive, "the probe's tester does not run: " + err.Error()
+		return inconclusive("the probe's tester does not run", err)
 	}
 	return judge(tester)
 }
 
 // judge makes a verdict of how the tester ended.
-func judge(tester *corev1.Pod) (window time.Duration, verdict Verdict, reason string) {
+func judge(tester *corev1.Pod) Result {
 	window, code, message, ok := sandbox.GateWord(tester.Status.ContainerStatuses)
 	switch {
 	case !ok:
-		return 0, Inconclusive, "the probe's tester left no word of how it ended"
+		return inconclusive("the probe's tester left no word", tooEarly(tester))
 	case code == "":
-		return window, Enforced, ""
+		return Result{Verdict: Enforced, WindowMs: window.Milliseconds()}
 	case code == failure.NetworkIsolationUnsupported:
-		return 0, NotEnforced, message
+		return Result{Verdict: NotEnforced, Reason: message}
 	}
-	return 0, Inconclusive, message
+	return Result{Verdict: Inconclusive, Reason: message}
 }
 
 // ended tells whether the pod's one container, which is started once, has ended.
@@ -147,6 +167,15 @@ func judge(tester *corev1.Pod) (window time.Duration, verdict Verdict, reason st
 func ended(pod *corev1.Pod) bool {
 	statuses := pod.Status.ContainerStatuses
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || len(statuses) > 0 && statuses[0].State.Terminated != nil
+}
+
+// tooEarly is why a pod has ended without having done its work: by itself, or as
+// its node ended it.
+func tooEarly(pod *corev1.Pod) error {
+	if pod.Status.Reason != "" {
+		return fmt.Errorf("it has ended: %s", pod.Status.Reason)
+	}
+	return imageError("it ended too early")
 }
 
 // create makes an object whose name the server generates.
@@ -188,7 +217,7 @@ func (p *prober) startAndWait(ctx context.Context, wanted *corev1.Pod, done func
 		}
 		select { // the watch broke off: only another look tells
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s after %s: %w", reason, timeout, ctx.Err())
+			return nil, fmt.Errorf("%s, still after %s", reason, timeout)
 		case <-time.After(watchPause):
 		}
 		if created, err = p.client.Resource(pods).Namespace(p.namespace).Get(ctx, created.GetName(), metav1.GetOptions{}); err != nil {
@@ -212,7 +241,11 @@ func (p *prober) follow(ctx context.Context, seen *unstructured.Unstructured, do
 			return &pod, err
 		}
 		why, code := sandbox.NotReady(&pod)
-		if code != "" && code != failure.InsufficientResources && !ended(&pod) {
+		switch statuses := pod.Status.ContainerStatuses; {
+		case code == "" || code == failure.InsufficientResources || ended(&pod):
+		case len(statuses) > 0 && statuses[0].State.Waiting != nil: // its one container cannot be started
+			return nil, imageError(why)
+		default:
 			return nil, errors.New(why)
 		}
 		if why != "" {
