@@ -114,6 +114,7 @@ func TestPool(t *testing.T) {
 		t.Errorf("after an apply, the pods are %v", got)
 	}
 	s.expect(0, "run-1     shop      claimed, 59m left", "", "status")
+	s.expect(1, "(sandbox run-1) will be deleted: ", "pass --yes", "destroy") // it is somebody's, and destroy ends it
 	if status := s.status(); len(status.Pools) != 1 || status.Pools[0].AllocatedPods != 2 || len(status.Pools[0].Claims) != 1 || status.Pools[0].WarmPoolHits != 2 {
 		t.Errorf("the pools are %+v", status.Pools)
 	}
