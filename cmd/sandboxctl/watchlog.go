@@ -155,7 +155,7 @@ func (l *watchLog) event(event watch.Event) {
 
 // eventText is an event as people read it.
 func eventText(event watch.Event) string {
-	about := event.Ref.String()
+	about := event.Ref.Of(event.Scope)
 	reason := ""
 	if event.Message != "" {
 		reason = ": " + shortLine(event.Message)
@@ -172,7 +172,7 @@ func eventText(event watch.Event) string {
 	case watch.PoolChanged:
 		return "pool " + event.Pool + ": " + event.Message
 	case watch.Claimed:
-		return fmt.Sprintf("%s of pool %s was claimed by %s, %s, in %s", about, event.Pool, event.Scope, event.Message, event.Took)
+		return fmt.Sprintf("%s of pool %s was claimed by %s, %s, in %s", event.Ref, event.Pool, event.Scope, event.Message, event.Took)
 	case watch.PoolDrift:
 		return "pool " + event.Pool + " is not at its level: " + event.Message
 	case watch.SessionChanged:

@@ -32,6 +32,15 @@ func RefOf(object *unstructured.Unstructured) Ref {
 // String is how people are told of the object, as "pod agentpane-api-1f3c".
 func (r Ref) String() string { return strings.ToLower(r.Kind) + " " + r.Name }
 
+// Of is String with the sandbox whose the object is, which the name of a pod does
+// not say; empty for what is no sandbox's.
+func (r Ref) Of(sandbox string) string {
+	if sandbox == "" {
+		return r.String()
+	}
+	return r.String() + " (sandbox " + sandbox + ")"
+}
+
 // Action is what happens to an object.
 type Action string
 
@@ -108,14 +117,8 @@ type Change struct {
 // sandbox's.
 func (c Change) Sandbox() string { return c.Labels[render.SandboxIDLabel] }
 
-// String is how people are told of the change's object: with its sandbox, which
-// the name of a pod does not say.
-func (c Change) String() string {
-	if sandbox := c.Sandbox(); sandbox != "" {
-		return c.Ref.String() + " (sandbox " + sandbox + ")"
-	}
-	return c.Ref.String()
-}
+// String is how people are told of the change's object.
+func (c Change) String() string { return c.Ref.Of(c.Sandbox()) }
 
 // Blocked tells whether the change cannot be made as planned.
 func (c Change) Blocked() bool {
