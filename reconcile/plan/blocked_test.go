@@ -34,7 +34,7 @@ func TestWorkspacesAreNotReplacedUnasked(t *testing.T) {
 	in.ReplaceVolumes = true
 	p = Make(in, answers)
 	if len(p.Blocked()) != 0 || p.Count(Replace) != 2 || p.Unchanged != 1 || p.Changes[1].Ref != RefOf(user) ||
-		p.Changes[1].Disruption != Replaces || p.Changes[1].UID == "" || !strings.Contains(p.Changes[0].Reason, volumeIsLost) {
+		p.Changes[1].Disruption != Replaces || p.Changes[1].UID == "" || len(p.Changes[1].Labels) == 0 || !strings.Contains(p.Changes[0].Reason, volumeIsLost) {
 		t.Errorf("asked for: got %+v", p)
 	}
 

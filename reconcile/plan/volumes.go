@@ -32,7 +32,7 @@ func (in Input) replaceVolumes(plan *Plan) {
 		claims[change.Ref.Name] = true
 		if !in.ReplaceVolumes && change.Problem == nil {
 			object := failure.Object{Kind: change.Ref.Kind, Namespace: change.Ref.Namespace, Name: change.Ref.Name}
-			change.Problem = failure.New(failure.Immutable, object, "%s would have to be replaced, and %s: %s", change.Ref, volumeIsLost, change.Reason).
+			change.Problem = failure.New(failure.Immutable, object, "%s would have to be replaced, and %s: %s", change, volumeIsLost, change.Reason).
 				WithHint("Take the change back; or save the data, and say --replace-workspaces.")
 		}
 		change.Reason += "; " + volumeIsLost
@@ -45,7 +45,7 @@ func (in Input) replaceVolumes(plan *Plan) {
 		if live != nil && mountsAny(live, claims) {
 			plan.replace(Change{
 				Ref: RefOf(object.Object), Action: Replace, Path: object.Path, Disruption: Replaces,
-				Reason: "its workspace is replaced", Desired: object.Object,
+				Reason: "its workspace is replaced", Desired: object.Object, Labels: object.Object.GetLabels(),
 				UID: live.GetUID(), ResourceVersion: live.GetResourceVersion(), Seen: Digest(live),
 			})
 		}
