@@ -30,7 +30,7 @@ func formats() map[string]shape.Format {
 		"LabelValue":  {Title: "a label value", Check: labelValue},
 		"Path":        {Title: "a clean absolute path", Check: absolutePath},
 		"Image":       {Title: "an image reference", Check: imageReference},
-		"Duration":    {Title: "a duration", Check: duration},
+		"Duration":    {Title: "a duration", Check: CheckDuration},
 		"CPU":         {Title: "an amount of CPU", Check: cpu},
 		"Memory":      {Title: "an amount of memory", Check: memory},
 		"Size":        {Title: "a size", Check: memory},
@@ -153,8 +153,8 @@ func absolutePath(text string) string {
 	return ""
 }
 
-// duration checks a duration of Go's, which is what Kubernetes' tools take as well.
-func duration(text string) string {
+// CheckDuration checks a duration of Go's, which is what Kubernetes' tools take as well. It returns "" or what to do.
+func CheckDuration(text string) string {
 	d, err := time.ParseDuration(text)
 	var number float64
 	var unit string

@@ -49,10 +49,11 @@ func Load(paths []string, stdin io.Reader) ([]*Fleet, diagnostic.List) {
 	if err != nil {
 		return nil, diagnostic.List{{Summary: "The built-in schema is faulty", Detail: err.Error()}}
 	}
+	l := &loader{schema: compiled, stdin: stdin, seen: make(map[string]bool)}
 	if len(paths) == 0 {
 		paths = []string{DefaultFile}
+		l.hint = " Name one with --file, or write one: sandboxctl init"
 	}
-	l := &loader{schema: compiled, stdin: stdin, seen: make(map[string]bool)}
 	for _, path := range paths {
 		l.path(path)
 	}
@@ -64,6 +65,7 @@ type loader struct {
 	schema *shape.Schema
 	stdin  io.Reader
 	seen   map[string]bool // paths that were read
+	hint   string          // what to do where there is no file, for whoever has named none
 	fleets []*Fleet
 	found  diagnostic.List
 }
@@ -79,6 +81,8 @@ func (l *loader) path(path string) {
 	}
 	info, err := os.Stat(path)
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		l.fail(path, reason(err)+l.hint)
 	case err != nil:
 		l.fail(path, reason(err))
 	case info.IsDir():

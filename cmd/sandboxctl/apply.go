@@ -52,7 +52,7 @@ from there.`,
   sandboxctl apply --yes -f sandboxes.yaml
   sandboxctl apply --start api   # stopped as it was idle: run it again
   sandboxctl apply fleet.plan`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return options.audit.during(env, &options.connect, func() error { return applyFiles(cmd.Context(), env, options) })
@@ -135,6 +135,9 @@ func applySaved(ctx context.Context, env environment, options applyOptions) erro
 		return err
 	}
 	p, source, err := plan.Open(content)
+	if err != nil && isFleetFile(options.saved) {
+		return namedByFile("sandboxctl apply", options.saved)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", options.saved, err)
 	}

@@ -96,7 +96,7 @@ Exit code 0 when the log is whole, else 1.`,
   for pod in $(kubectl get pods -A -l agentpane.io/component=egress-gateway -o name); do
     kubectl logs $pod | sandboxctl audit verify -
   done`,
-		Args: cobra.ExactArgs(1),
+		Args: exactly(1, "name one log"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			options.path = args[0]
 			return runAuditVerify(env, options)

@@ -80,7 +80,7 @@ The sandbox has the template of its pool, and may reach what that allows.`,
   sandboxctl claim --renew --name api-17 --ttl 30m
   sandboxctl exec api-17 -- git status
   sandboxctl release api-17`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return options.audit.during(env, &options.connect, func() error { return runClaim(cmd.Context(), env, options) })
 		},
@@ -220,7 +220,7 @@ func newReleaseCommand(env environment) *cobra.Command {
 		Long: `End a program's claim: its pod is deleted, with every process in it, and its workspace
 unless the template retains it. A pod is never given to anybody else.`,
 		Example: `  sandboxctl release api-17`,
-		Args:    cobra.ExactArgs(1),
+		Args:    exactlyOneSandbox,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return options.audit.during(env, &options.connect, func() error { return runRelease(cmd.Context(), env, options, args[0]) })
 		},

@@ -14,8 +14,9 @@ import (
 
 // clusterFlags are the flags of both cluster commands.
 type clusterFlags struct {
-	name, engine, kubeconfig string
-	output                   outputFormat
+	name, engine string
+	kubeconfig   place
+	output       outputFormat
 }
 
 // clusterUpInfo is the JSON of cluster up.
@@ -61,7 +62,7 @@ what is missing: nothing where all is there, and an image that was built anew
 is loaded anew.`,
 		Example: `  sandboxctl cluster up
   sandboxctl cluster up --engine podman --name try --image localhost/my-sandbox:dev`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			engine, err := flags.findEngine(cmd)
 			if err != nil {
@@ -102,7 +103,7 @@ func newClusterDownCommand(env environment) *cobra.Command {
 the kubeconfig. That there is none is no error. Images stay with the engine.`,
 		Example: `  sandboxctl cluster down
   sandboxctl cluster down --engine podman --name try`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			engine, err := flags.findEngine(cmd)
 			if err != nil {
@@ -128,7 +129,7 @@ func (f *clusterFlags) add(cmd *cobra.Command) {
 	addText(cmd, &f.name, "name", "sandboxes", "the cluster's name", kindcluster.CheckName)
 	addText(cmd, &f.engine, "engine", "", "the container engine: docker, podman or nerdctl (default: the first that answers)",
 		kindcluster.CheckEngine, kindcluster.EngineNames()...)
-	cmd.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "the kubeconfig with the cluster's context (default: $K8S_KUBECONFIG, else kubectl's)")
+	cmd.Flags().Var(&f.kubeconfig, "kubeconfig", "the kubeconfig with the cluster's context (default: $K8S_KUBECONFIG, else kubectl's)")
 	f.output.addFlag(cmd)
 }
 
@@ -143,7 +144,7 @@ func (f *clusterFlags) findEngine(cmd *cobra.Command) (kindcluster.Engine, error
 // explicitKubeconfig is the kubeconfig that was named; empty: kubectl's rules.
 func (f *clusterFlags) explicitKubeconfig(env environment) string {
 	named, _ := env.lookupEnv("K8S_KUBECONFIG")
-	return cmp.Or(f.kubeconfig, named)
+	return cmp.Or(string(f.kubeconfig), named)
 }
 
 // kubeconfigFile is the one file that a new context goes into.

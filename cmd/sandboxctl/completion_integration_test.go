@@ -63,7 +63,7 @@ func TestSessionNamesAreCompleted(t *testing.T) {
 	}
 	r.done(r.run("apply", "--yes", "-f", file))
 	r.done(r.run("exec", "a", "-f", file, "--", "tmux", "new-session", "-d", "-s", "mine", "-n", "notes"))
-	flags := sandboxFlags{files: fleetFlags{files: []string{file}}, connect: connectFlags{kubeconfig: r.kubeconfig, requestTimeout: time.Minute}}
+	flags := sandboxFlags{files: fleetFlags{files: []string{file}}, connect: connectFlags{kubeconfig: place(r.kubeconfig), requestTimeout: time.Minute}}
 	environment := environment{now: r.now, lookupEnv: r.lookupEnv}
 	others := flags.otherSessions(t.Context(), environment, "a", flags.sessionNames("a")) // a busy machine may need more time than a prompt has
 	if diff := cmp.Diff([]string{"mine\tnotes"}, others); diff != "" {

@@ -14,7 +14,7 @@ import (
 
 // connectFlags are the flags of every command that talks to a cluster.
 type connectFlags struct {
-	kubeconfig, context string
+	kubeconfig, context place
 	allowInsecure       bool
 	requestTimeout      time.Duration
 	// recorder records what is changed; nil where nothing is recorded.
@@ -24,7 +24,7 @@ type connectFlags struct {
 // addFlags gives cmd the flags, with completion.
 func (f *connectFlags) addFlags(cmd *cobra.Command, env environment) {
 	f.addKubeconfigFlag(cmd)
-	cmd.Flags().StringVar(&f.context, "context", "", "`name` of the kubeconfig's context (default the current one)")
+	cmd.Flags().Var(&f.context, "context", "`name` of the kubeconfig's context (default the current one)")
 	cmd.Flags().BoolVar(&f.allowInsecure, "allow-insecure", false, "accept a kubeconfig that goes without TLS verification")
 	cmd.Flags().DurationVar(&f.requestTimeout, "request-timeout", connection.DefaultTimeout, "how long the server has to begin an answer")
 	_ = cmd.RegisterFlagCompletionFunc("context", // fails only for a flag that does not exist
@@ -35,7 +35,7 @@ func (f *connectFlags) addFlags(cmd *cobra.Command, env environment) {
 
 // addKubeconfigFlag gives cmd the one flag that also makes sense offline.
 func (f *connectFlags) addKubeconfigFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "`path` of the kubeconfig (default $K8S_KUBECONFIG, $KUBECONFIG, ~/.kube/config, the pod's own)")
+	cmd.Flags().Var(&f.kubeconfig, "kubeconfig", "`path` of the kubeconfig (default $K8S_KUBECONFIG, $KUBECONFIG, ~/.kube/config, the pod's own)")
 }
 
 // contextNames are the contexts as completions; none where there is no
@@ -60,7 +60,7 @@ func (f *connectFlags) find(env environment, file schema.Cluster) (*connection.K
 		Home:           cmp.Or(variable("HOME"), variable("USERPROFILE")), // the latter is Windows'
 		ServiceAccount: connection.ServiceAccountFolder,
 	}
-	return finder.Find(cmp.Or(f.kubeconfig, file.Kubeconfig))
+	return finder.Find(cmp.Or(string(f.kubeconfig), file.Kubeconfig))
 }
 
 // connect finds the kubeconfig and connects to its cluster.
@@ -73,7 +73,7 @@ func (f *connectFlags) connect(env environment, file schema.Cluster) (*connectio
 		return nil, err
 	}
 	return found.Connect(connection.Options{
-		Context:       cmp.Or(f.context, file.Context),
+		Context:       cmp.Or(string(f.context), file.Context),
 		AllowInsecure: f.allowInsecure,
 		Timeout:       f.requestTimeout,
 		Version:       readVersion().Version,

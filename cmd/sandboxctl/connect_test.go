@@ -25,8 +25,8 @@ func TestConnectPrefersFlags(t *testing.T) {
 	for want, flags := range map[string]connectFlags{
 		"file two": {},
 		"file one": {context: "one"},
-		"flag two": {kubeconfig: filepath.Join(dir, "flag")},
-		"flag one": {kubeconfig: filepath.Join(dir, "flag"), context: "one"},
+		"flag two": {kubeconfig: place(filepath.Join(dir, "flag"))},
+		"flag one": {kubeconfig: place(filepath.Join(dir, "flag")), context: "one"},
 	} {
 		flags.requestTimeout = time.Second
 		cluster, err := flags.connect(env, file)

@@ -47,7 +47,7 @@ func newContextsCommand(env environment) *cobra.Command {
 It is looked for in --kubeconfig, $K8S_KUBECONFIG, $KUBECONFIG (several files are
 merged as kubectl does), ~/.kube/config and the pod's service account. Nothing is
 asked of any cluster.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			found, err := flags.find(env, schema.Cluster{})
 			if err != nil {

@@ -32,7 +32,7 @@ and nothing of anybody else is in it. It shows what will go, and asks.
 With --orphan, nothing is removed: the objects stay and are nobody's.`,
 		Example: `  sandboxctl destroy -f sandboxes.yaml
   sandboxctl destroy --keep-workspaces`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return options.audit.during(env, &options.connect, func() error { return runDestroy(cmd.Context(), env, options) })
 		},

@@ -46,7 +46,7 @@ for that, two pods and a policy are made for some seconds in the fleet's namespa
 Each finding says what to do. Exit code 0 when none is an error, else 1.`,
 		Example: `  sandboxctl doctor
   sandboxctl doctor -o json | jq '.findings[] | select(.level != "ok")'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), env, options) },
 	}
 	options.addOne(cmd, env)

@@ -36,7 +36,7 @@ func newEgressGateCommand(env environment) *cobra.Command {
 		Short: "Wait until the pod's egress is as its allowlist says",
 		Long: `Wait until a connection that the pod's policy must block is blocked, while one that it
 allows is not. Both are to the egress gateway, which is the pod's DNS.`,
-		Args:   cobra.NoArgs,
+		Args:   noArguments,
 		Hidden: true,
 		RunE:   func(cmd *cobra.Command, _ []string) error { return runEgressGate(cmd.Context(), env, options) },
 	}

@@ -42,7 +42,7 @@ func newEgressGatewayCommand(env environment) *cobra.Command {
 		Short: "Serve as the egress gateway of a fleet",
 		Long: `Serve as the egress gateway of a fleet, in the pod that render makes for that. What is
 refused is written to standard output as an audit log.`,
-		Args:   cobra.NoArgs,
+		Args:   noArguments,
 		Hidden: true,
 		RunE:   func(cmd *cobra.Command, _ []string) error { return runEgressGateway(cmd.Context(), env, options) },
 	}

@@ -27,7 +27,7 @@ func newExplainCommand(env environment) *cobra.Command {
 		Long: `Explain an error code: what it means, what may have caused it, and what to do.
 Without a code, list them all. "K8S_" may be left out.`,
 		Example: "  sandboxctl explain K8S_POD_STARTUP_TIMEOUT",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMost(1),
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp

@@ -24,7 +24,7 @@ func newInitCommand(env environment) *cobra.Command {
 		Short: "Write a commented fleet file, and its JSON Schema for editors",
 		Example: `  sandboxctl init
   sandboxctl init ops/sandboxes`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {

@@ -55,14 +55,6 @@ it is.`,
 	return cmd
 }
 
-// exactlyOneSandbox checks the arguments of what works in one sandbox.
-func exactlyOneSandbox(cmd *cobra.Command, args []string) error {
-	if len(args) != 1 {
-		return fmt.Errorf("name one sandbox: %s", cmd.UseLine())
-	}
-	return nil
-}
-
 func runLogs(ctx context.Context, env environment, options logsOptions) error {
 	if options.tail < -1 {
 		return fmt.Errorf("--tail %d: want a number of lines, or -1 for all", options.tail)

@@ -72,9 +72,13 @@ func newRootCommand(env environment) *cobra.Command {
 
 Sandboxes, warm pools, egress allowlists, the Pod Security profile and tmux
 sessions are declared in sandboxes.yaml.`,
+		Version:       readVersion().String(),
 		SilenceErrors: true, // run prints the error
 		SilenceUsage:  true,
 	}
+	root.Flags().Bool("version", false, "print the version of sandboxctl") // the library's own has a -v, too
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
@@ -106,5 +110,6 @@ sessions are declared in sandboxes.yaml.`,
 		newVersionCommand(env),
 		newWatchCommand(env),
 	)
+	refuseStrangers(root)
 	return root
 }

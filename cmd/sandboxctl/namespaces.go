@@ -48,7 +48,7 @@ func newNamespacesCommand(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "namespaces",
 		Short: "List the namespaces of the cluster",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runNamespaces(cmd.Context(), flags, env) },
 	}
 	flags.connect.addFlags(cmd, env)

@@ -44,7 +44,7 @@ applied as it stands is an error, and exits with 1.`,
 		Example: `  sandboxctl plan
   sandboxctl plan --out fleet.plan && sandboxctl apply fleet.plan
   sandboxctl plan -o markdown >> "$GITHUB_STEP_SUMMARY"`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runPlan(cmd.Context(), env, options)
 		},

@@ -55,7 +55,7 @@ func newPoolListCommand(env environment) *cobra.Command {
 same ones, and they outlive every process.`,
 		Example: `  sandboxctl pool ls
   sandboxctl pool ls -o json | jq '.pools[] | {name, hitRatePercent}'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runPoolList(cmd.Context(), env, options) },
 	}
 	options.addOne(cmd, env)
@@ -118,7 +118,7 @@ func newPoolPrewarmCommand(env environment) *cobra.Command {
 are more than its level. It does not wait until they are ready.`,
 		Example: `  sandboxctl pool prewarm node 20
   sandboxctl pool prewarm node 20 --keep 2h`,
-		Args: cobra.ExactArgs(2),
+		Args: exactly(2, "name the pool, and how many pods to add"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := strconv.Atoi(args[1])
 			if err != nil || n < 1 {

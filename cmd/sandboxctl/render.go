@@ -25,7 +25,7 @@ by other means.
 The pods' DNS is the fleet's egress gateway, whose address ` + "`apply`" + ` learns from the
 cluster. By other means, choose one: a free address of the cluster's service range.`,
 		Example: "  sandboxctl render -f sandboxes.yaml --gateway-address 10.96.0.53 | kubectl apply --server-side -f -",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			fleets, err := files.load(env)
 			if err != nil {

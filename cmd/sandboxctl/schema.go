@@ -15,7 +15,7 @@ func newSchemaCommand(env environment) *cobra.Command {
 		Short: "Print the JSON Schema of fleet files, for editors",
 		Example: `  sandboxctl schema > sandboxes.schema.json
   sandboxctl schema --cue`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			text := schema.JSONSchema()
 			if asCUE {

@@ -33,7 +33,7 @@ When the connection is lost, a line says so, and it is made again: for a minute,
 the sandbox's container starts anew.`,
 		Example: `  sandboxctl session attach api agent
   sandboxctl session attach api agent:notes`,
-		Args: cobra.MaximumNArgs(2),
+		Args: atMost(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := options.take(args, usage); err != nil {
 				return err

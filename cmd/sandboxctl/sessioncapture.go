@@ -41,7 +41,7 @@ that could do something to your terminal.`,
 		Example: `  sandboxctl session capture api agent
   sandboxctl session capture api agent:main.1 --lines 20
   sandboxctl session capture api agent --follow`,
-		Args: cobra.MaximumNArgs(2),
+		Args: atMost(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := options.take(args, usage); err != nil {
 				return err

@@ -96,7 +96,7 @@ func newSessionKillCommand(env environment) *cobra.Command {
 		Long: `End a session, and all that runs in it, without asking. One that the file declares comes
 back with the next apply that looks into the sandbox: apply --full does.`,
 		Example: `  sandboxctl session kill api scratch`,
-		Args:    cobra.MaximumNArgs(2),
+		Args:    atMost(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := options.take(args, usage); err != nil {
 				return err

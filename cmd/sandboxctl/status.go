@@ -37,7 +37,7 @@ have ended how they did and what they said last.
 Exit code 0 when the cluster answers, also when sandboxes are not ready; else 1.`,
 		Example: `  sandboxctl status
   sandboxctl status -o json | jq '.sandboxes[] | select(.ready | not)'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), env, options) },
 	}
 	options.addOne(cmd, env)

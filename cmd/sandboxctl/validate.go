@@ -34,7 +34,7 @@ func newValidateCommand(env environment) *cobra.Command {
 		Long: `Check fleet files, without a cluster: their shape, what their values mean and how they
 fit together, and that each pod passes the fleet's Pod Security profile.`,
 		Example: "  sandboxctl validate -f sandboxes.yaml",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			fleets, err := loadAs(&files, env, validatedOf)
 			if err != nil {

@@ -25,7 +25,7 @@ func newVersionCommand(env environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of sandboxctl",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			info := readVersion()
 			if output == outputJSON {

@@ -60,7 +60,7 @@ something differs.`,
 		Example: `  sandboxctl watch
   sandboxctl watch --mode=detect --once && echo "no drift"
   sandboxctl watch -f fleets/ --log=json --listen :8080`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if options.once {
 				if err := refuseFlags(cmd, "with --once nothing is watched", watchedOnly()...); err != nil {

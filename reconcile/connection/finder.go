@@ -1,8 +1,9 @@
 // Package connection finds the cluster to work on, and connects to it. Of five
 // places, the first that has a kubeconfig wins: the path that was given, the
 // variables K8S_KUBECONFIG and KUBECONFIG, ~/.kube/config, and the service
-// account of the pod that this runs in. A place that is named but empty is an
-// error: the next one could be another cluster. The package never guesses a
+// account of the pod that this runs in. A place that is named but holds none is
+// an error: the next one could be another cluster. A variable that is empty counts
+// as not set, as kubectl has it. The package never guesses a
 // cluster, never writes a kubeconfig, never goes without TLS verification
 // unless told to, and never prints. What goes wrong is a [failure.Error].
 package connection
