@@ -24,8 +24,10 @@ type claimOptions struct {
 	env     []string
 	audit   auditFlags
 	renew   bool
-	timeout time.Duration
-	output  outputFormat
+	// ttlGiven: --ttl is not the default.
+	ttlGiven bool
+	timeout  time.Duration
+	output   outputFormat
 }
 
 // claimInfo is the JSON of claim and release.
@@ -72,7 +74,8 @@ within milliseconds; where none is ready, a new one is started and waited for.
 
 The claim ends by itself: the apply or watch that comes after --ttl deletes its pod.
 --renew has it last for --ttl from now on. Claiming the same --name again returns the same
-sandbox, however many do so at once. It is no part of the file, and apply leaves it alone.
+sandbox as it is, however many do so at once; what else was asked for is told, and not taken
+over. It is no part of the file, and apply leaves it alone.
 
 The sandbox has the template of its pool, and may reach what that allows.`,
 		Example: `  sandboxctl claim --pool node --project api -o json
@@ -82,6 +85,7 @@ The sandbox has the template of its pool, and may reach what that allows.`,
   sandboxctl release api-17`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			options.ttlGiven = cmd.Flags().Changed("ttl")
 			return options.audit.during(env, &options.connect, func() error { return runClaim(cmd.Context(), env, options) })
 		},
 	}
@@ -158,10 +162,13 @@ func runClaim(ctx context.Context, env environment, options claimOptions) error 
 	if err != nil {
 		return err
 	}
+	if claimed.Again && !options.renew {
+		fmt.Fprint(env.stderr, notTakenOver(claimed, options.ttlGiven))
+	}
 	if options.output == outputJSON {
 		return printJSON(env.stdout, claimInfo{formatVersion, fleet.Name, claimedFrom(claimed), claimed.Again})
 	}
-	until := claimed.Until.Local().Format(time.DateTime)
+	until := moment(claimed.Until, time.Local)
 	switch {
 	case options.renew:
 		fmt.Fprintf(env.stdout, "%s lasts until %s.\n", claimed.Name, until)
@@ -171,6 +178,28 @@ func runClaim(ctx context.Context, env environment, options claimOptions) error 
 		fmt.Fprintf(env.stdout, "%s is ready: pod %s, %s, in %s, until %s.\n", claimed.Name, claimed.Pod, render.Origin(claimed.Warm), claimed.Took.Round(time.Millisecond), until)
 	}
 	return nil
+}
+
+// moment is a time as people of that zone read it.
+func moment(t time.Time, zone *time.Location) string {
+	return t.In(zone).Format(time.DateTime + " MST")
+}
+
+// notTakenOver says what of the flags the sandbox that was claimed before does
+// not have; empty where that is nothing.
+func notTakenOver(claimed claim.Sandbox, ttlGiven bool) string {
+	var flags []string
+	for _, differing := range claimed.Differs {
+		flags = append(flags, "--"+differing)
+	}
+	hint := ""
+	if ttlGiven {
+		flags, hint = append(flags, "--ttl"), " To have it last longer: --renew."
+	}
+	if len(flags) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s is as it was claimed before; not taken over: %s.%s\n", claimed.Name, strings.Join(flags, ", "), hint)
 }
 
 // claims connects to the cluster of the one fleet.

@@ -104,6 +104,8 @@ func TestPool(t *testing.T) {
 		t.Errorf("claimed %+v", first)
 	}
 	s.expect(0, "file fix me\n", "", "exec", "run-1", "--", "sh", "-c", `echo "$FROM $BRANCH"`)
+	s.expect(0, "run-1 was claimed before, and lasts until", "run-1 is as it was claimed before; not taken over: --project, --env BRANCH, --ttl. To have it last longer: --renew.",
+		"claim", "--pool", "p", "--name", "run-1", "--project", "other", "--env", "BRANCH=main", "--ttl", "2h")
 	if again := s.claim("--pool", "p", "--name", "run-1"); again.Pod.UID != first.Pod.UID || !again.Again {
 		t.Errorf("claimed again: %+v", again)
 	}
@@ -120,6 +122,9 @@ func TestPool(t *testing.T) {
 	}
 
 	// It is renewed to a moment from now, runs out, and the next apply ends it.
+	if renewed := s.claim("--renew", "--name", "run-1"); renewed.UID != first.UID || !renewed.Again {
+		t.Errorf("renewed: %+v", renewed)
+	}
 	s.expect(0, "run-1 lasts until", "", "claim", "--renew", "--name", "run-1", "--ttl", "1ms")
 	clustertest.Eventually(t, "the claim has run out", func(context.Context) bool {
 		return strings.Contains(s.run("plan").stdout, "ran out at")

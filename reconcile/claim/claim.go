@@ -119,8 +119,10 @@ type Sandbox struct {
 	Took time.Duration
 	// Until is when the claim ends by itself.
 	Until time.Time
-	// Again: the name was claimed before, and this is that sandbox.
-	Again bool
+	// Again: the name was claimed before, and this is that sandbox. Differs tells
+	// what of the request it does not have: pool, project, env NAME.
+	Again   bool
+	Differs []string
 }
 
 // Claim claims a sandbox, and returns when it can be used: at once for a warm
@@ -167,6 +169,9 @@ func (c *Client) Claim(ctx context.Context, request Request) (Sandbox, error) {
 	}
 	if err != nil {
 		return Sandbox{}, c.undo(ctx, pod, o, err)
+	}
+	if claimed.Again {
+		claimed.Differs = request.differs(o.object, pod)
 	}
 	return claimed, nil
 }

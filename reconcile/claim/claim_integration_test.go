@@ -346,7 +346,7 @@ func TestClaim(t *testing.T) {
 		t.Errorf("of no pool: %v", err)
 	}
 	renewed, err := client.Renew(t.Context(), "mine", 3*time.Hour)
-	if err != nil || time.Until(renewed.Until) < 2*time.Hour {
+	if err != nil || time.Until(renewed.Until) < 2*time.Hour || !renewed.Again {
 		t.Errorf("renewed: %+v, %v", renewed, err)
 	}
 	pools, err := client.Pools(t.Context())

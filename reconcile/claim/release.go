@@ -241,7 +241,7 @@ func (c *Client) Renew(ctx context.Context, name string, ttl time.Duration) (San
 			return Sandbox{}, failure.From(err, c.about("pod", pod.Name))
 		}
 		renewed := sandboxOf(pod)
-		renewed.Until = until
+		renewed.Until, renewed.Again = until, true
 		return renewed, c.changed(audit.PodUpdated, audit.WarmPool, pod, map[string]any{"kind": "Pod", "until": until})
 	}
 }
