@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -42,9 +43,9 @@ func hostName(text string) string {
 	labels := strings.Split(name, ".")
 	switch {
 	case strings.HasSuffix(text, "."):
-		return "It has no dot at the end. " + write(strings.TrimRight(text, "."))
+		return "It has no dot at the end. " + writeHost(strings.TrimRight(text, "."))
 	case strings.ToLower(text) != text:
-		return "It is in lower case. " + write(strings.ToLower(text))
+		return "It is in lower case. " + writeHost(strings.ToLower(text))
 	case text == "*":
 		return `There is no host for everything. Write {preset: public-https}, or {cidr: 0.0.0.0/0}.`
 	case strings.Contains(name, "*"):
@@ -71,19 +72,19 @@ func notHost(text string) string {
 	if scheme, rest, found := strings.Cut(text, "://"); found {
 		host, _, _ := strings.Cut(rest, "/")
 		host, _, _ = strings.Cut(host, ":")
-		return fmt.Sprintf("%q is not part of a name. ", scheme+"://") + write(host)
+		return fmt.Sprintf("%q is not part of a name. ", scheme+"://") + writeHost(host)
 	}
 	if addr, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
-		return fmt.Sprintf("It is an address. Write {cidr: %s}.", netip.PrefixFrom(addr.WithZone(""), addr.BitLen()))
+		return fmt.Sprintf("It is an address. Write {cidr: %s}.", whole(addr))
 	}
 	if prefix, err := netip.ParsePrefix(text); err == nil {
 		return fmt.Sprintf("It is a range of addresses. Write {cidr: %s}.", prefix.Masked())
 	}
 	if host, _, found := strings.Cut(text, "/"); found {
-		return "A path is not part of a name: all of a host may be reached, or nothing. " + write(host)
+		return "A path is not part of a name: all of a host may be reached, or nothing. " + writeHost(host)
 	}
 	if m := hostPort.FindStringSubmatch(text); m != nil {
-		return fmt.Sprintf("The port goes under ports. Write {host: %s, ports: [%s]}.", m[1], m[2])
+		return "The port goes under ports. " + writeHostPort(m[1], m[2])
 	}
 	for _, r := range text {
 		if r > 127 {
@@ -104,14 +105,46 @@ func punycode(text string) string {
 	case wildcard:
 		ascii = "*." + ascii
 	}
-	return what + write(ascii)
+	return what + writeHost(ascii)
+}
+
+// writeHost proposes a host, or says what is wrong with that one, too.
+func writeHost(host string) string {
+	if wrong := hostName(host); wrong != "" {
+		return wrong
+	}
+	return write(host)
+}
+
+// writeHostPort is writeHost for a host and a port.
+func writeHostPort(host, port string) string {
+	number, err := strconv.ParseUint(port, 10, 16)
+	wrong := hostName(host)
+	wildcard := strings.HasPrefix(host, "*")
+	switch {
+	case wrong != "":
+		return wrong
+	case err != nil || number == 0:
+		return "It is a number from 1 to 65535."
+	case wildcard && number != 80 && number != 443:
+		return "Other ports than 80 and 443 need an exact name."
+	case wildcard: // without quotes, YAML takes it for an alias
+		host = diagnostic.Quote(host)
+	}
+	return fmt.Sprintf("Write {host: %s, ports: [%d]}.", host, number)
+}
+
+// whole is the range of one address, in a form that may stand in a file.
+func whole(addr netip.Addr) netip.Prefix {
+	addr = addr.Unmap().WithZone("")
+	return netip.PrefixFrom(addr, addr.BitLen())
 }
 
 // cidr checks a range of addresses.
 func cidr(text string) string {
 	prefix, err := netip.ParsePrefix(text)
 	if addr, addrErr := netip.ParseAddr(text); err != nil && addrErr == nil {
-		return "A single address has all its bits. " + write(netip.PrefixFrom(addr.WithZone(""), addr.BitLen()).String())
+		return "A single address has all its bits. " + write(whole(addr).String())
 	}
 	switch {
 	case err != nil:

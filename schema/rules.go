@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/agentpane/sandboxctl/schema/diagnostic"
+	"github.com/agentpane/sandboxctl/schema/internal/tree"
 )
 
 // rules returns what a fleet must keep beyond what each of its values must.
@@ -120,10 +121,18 @@ func sandboxesFit(c *checker) {
 				fmt.Sprintf("The sandbox is made from %q, so no pod of this pool would ever fit. Take another pool, or leave the template out.", s.Template))
 			c.related(d, "the pool's template", "pools", s.Pool, "template")
 		}
-		if s.Image == "" && s.Template == "" && s.Pool == "" && c.sound(under(at, "image")...) {
+		if s.Image == "" && s.Template == "" && s.Pool == "" && c.sound(under(at, "image")...) && !c.misspelt(at, "template", "pool", "image") {
 			c.report(at, "The sandbox has no image", "Name a template or a pool that it starts from, or an image of its own.")
 		}
 	}
+}
+
+// misspelt reports whether what the path leads to has an unknown key that stands for one of the given ones.
+func (c *checker) misspelt(at []any, keys ...string) bool {
+	entry, _ := c.fleet.find(at)
+	return slices.ContainsFunc(entry.Value.Fields, func(f tree.Field) bool {
+		return !slices.Contains(keys, f.Key) && !c.sound(under(at, f.Key)...) && diagnostic.Nearest(f.Key, keys) != ""
+	})
 }
 
 func settingsFit(c *checker) {

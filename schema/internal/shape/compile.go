@@ -329,7 +329,7 @@ func (c *compiler) field(st *Struct, f *ast.Field) {
 	shape := &Shape{}
 	c.expr(shape, f.Value)
 	if pattern, ok := f.Label.(*ast.ListLit); ok {
-		st.key, st.element = &Shape{}, shape
+		st.key, st.element, st.keyDoc = &Shape{}, shape, docOf(f)
 		c.expr(st.key, pattern.Elts[0])
 		return
 	}

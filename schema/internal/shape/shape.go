@@ -46,6 +46,7 @@ type Shape struct {
 type Struct struct {
 	fields  []*field // as the schema has them
 	key     *Shape   // of the keys that are not in fields; nil when there are no others
+	keyDoc  string   // what those keys are
 	element *Shape   // of the values of those keys
 }
 

@@ -45,7 +45,7 @@ func (s *Struct) listing() string {
 	if len(s.fields) == 1 {
 		return "The only key here is " + diagnostic.Quote(s.fields[0].name) + "."
 	}
-	return "The keys here are " + quoted(s.names(), " and ") + "."
+	return strings.TrimSpace("The keys here are " + quoted(s.names(), " and ") + ". " + s.keyDoc)
 }
 
 // choices names the strings that the shape accepts as they stand.

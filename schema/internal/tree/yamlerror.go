@@ -23,22 +23,50 @@ func syntaxError(file *diagnostic.File, err error) diagnostic.Diagnostic {
 			break
 		}
 	}
-	place := faultAt(file, reader.count)
+	seen := reader.count
+	if name, unknown := unknownAnchor(text); unknown {
+		seen = lastAlias(file.Content[:seen], name)
+	}
+	place := faultAt(file, seen)
 	known := explain(text)
 	line := []rune(file.Line(place.Line))
-	seen := string(line[:min(place.Column, len(line))])
-	at := len(seen) - len(strings.TrimLeft(seen, " "))
-	if i := strings.LastIndexAny(seen, known.mark); i >= 0 {
+	before := string(line[:min(place.Column, len(line))])
+	at := len(before) - len(strings.TrimLeft(before, " "))
+	if i := strings.LastIndexAny(before, known.mark); i >= 0 {
 		at = i
 	}
-	if strings.HasPrefix(seen[at:], "\t") {
+	if strings.HasPrefix(before[at:], "\t") {
 		known = explain("found a tab character")
 	}
 	return diagnostic.Diagnostic{
 		Summary: "This is not valid YAML", Detail: known.meaning,
-		Subject: file.Range(place.Line, utf8.RuneCountInString(seen[:at])+1, 1),
+		Subject: file.Range(place.Line, utf8.RuneCountInString(before[:at])+1, 1),
 	}
 }
+
+// unknownAnchor returns the anchor that the parser's error names as one that is not defined.
+func unknownAnchor(text string) (name string, unknown bool) {
+	name, unknown = strings.CutPrefix(text, "unknown anchor '")
+	return strings.TrimSuffix(name, "' referenced"), unknown
+}
+
+// lastAlias returns how much of content there is up to the "*" of the last alias of that name: the parser has read on to
+// what comes after it.
+func lastAlias(content, name string) int {
+	for at := len(content); at >= 0; {
+		if at = strings.LastIndex(content[:at], "*"+name); at < 0 {
+			break
+		}
+		line := content[strings.LastIndexByte(content[:at], '\n')+1 : at]
+		if rest := content[at+1+len(name):]; !strings.Contains(line, "#") && strings.TrimLeft(rest, anchorLetters) == rest {
+			return at + 1
+		}
+	}
+	return len(content)
+}
+
+// anchorLetters are what the parser takes into the name of an anchor.
+const anchorLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
 // faultAt returns the place of the last character that the parser saw which is neither white space nor a comment.
 func faultAt(file *diagnostic.File, seen int) diagnostic.Position {
@@ -88,8 +116,8 @@ func explain(text string) fault {
 			return known
 		}
 	}
-	if name, found := strings.CutPrefix(text, "unknown anchor "); found {
-		return fault{mark: "*", meaning: "The alias stands for an anchor that is not defined before it: " + strings.TrimSuffix(name, " referenced") + "."}
+	if name, unknown := unknownAnchor(text); unknown {
+		return fault{mark: "*", meaning: "The alias stands for an anchor that is not defined before it: '" + name + "'."}
 	}
 	return fault{meaning: "The parser says: " + text + "."}
 }
