@@ -27,7 +27,7 @@ func newLogsCommand(env environment) *cobra.Command {
 		Use:   "logs SANDBOX",
 		Short: "Show what a sandbox's container has printed",
 		Long: `Show what a sandbox's container has printed: its first process and what that started.
-What runs in a tmux session or by exec prints there.
+What a tmux session shows, or exec prints, is not in it: see session capture.
 
 On a terminal, control sequences are left out; into a file or a pipe, the log goes as
 it is.`,

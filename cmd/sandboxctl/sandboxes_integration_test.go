@@ -210,7 +210,8 @@ func (s *shell) exec() {
 
 	s.expect(0, "/tmp a=b;$HOME \n", "", "exec", "api", "--cwd", "/tmp", "--env", "A=a=b;$HOME", "-e", "B=", "--", "sh", "-c", `echo "$PWD $A $B"`)
 	s.expect(127, "", "nope: not found", "exec", "api", "--cwd", "/tmp", "--", "nope")
-	s.expect(126, "", "can't cd to /nope", "exec", "api", "--cwd", "/nope", "--", "true")
+	s.expect(1, "", "K8S_EXEC_FAILED: there is no folder /nope in the sandbox", "exec", "api", "--cwd", "/nope", "--", "true")
+	s.expect(126, "", "mine", "exec", "api", "--cwd", "/tmp", "--", "sh", "-c", "echo mine >&2; exit 126")
 	s.expect(3, "", "", "exec", "api", "--timeout", "1m", "--", "sh", "-c", "exit 3")
 	s.expect(1, "", `K8S_EXEC_FAILED: "A-B" is not the name of an environment variable`, "exec", "api", "--env", "A-B=c", "--", "true")
 	s.expect(1, "", "K8S_EXEC_AS_ROOT_REFUSED", "exec", "api", "--user", "root", "--", "true")

@@ -18,13 +18,14 @@ import (
 // starts.
 const markVariable = "SANDBOXCTL_EXEC"
 
-// wrapScript runs a program with more environment ($3 and on, up to "--"), in a
-// directory ($2). $1 marks it, so that it can be found and ended. Like all scripts
+// wrapScript runs a program with more environment ($4 and on, up to "--"), in a
+// directory ($2). $1 marks it, so that it can be found and ended; $3 is printed
+// where that directory cannot be entered. Like all scripts
 // of this project it is fixed: what is the user's reaches it as parameters, and
 // exec runs programs only.
 const wrapScript = `if [ -n "$1" ]; then export ` + markVariable + `="$1"; fi
-if [ -n "$2" ]; then cd -- "$2" || exit 126; fi
-shift 2
+if [ -n "$2" ]; then cd -- "$2" 2>/dev/null || { printf %s "$3" >&2; exit 126; }; fi
+shift 3
 while [ "$1" != -- ]; do export "$1"; shift; done
 shift
 exec "$@"`
@@ -71,12 +72,13 @@ func (c Command) check(pod *corev1.Pod) error {
 	return nil
 }
 
-// wrapped is the command in wrapScript, where it needs that.
-func (c Command) wrapped() Command {
+// wrapped is the command in wrapScript, where it needs that; notice is what is
+// printed where its directory cannot be entered.
+func (c Command) wrapped(notice string) Command {
 	if c.Mark == "" && c.Dir == "" && len(c.Env) == 0 {
 		return c
 	}
-	c.Args = slices.Concat([]string{"/bin/sh", "-c", wrapScript, "sandboxctl", c.Mark, c.Dir}, c.Env, []string{"--"}, c.Args)
+	c.Args = slices.Concat([]string{"/bin/sh", "-c", wrapScript, "sandboxctl", c.Mark, c.Dir, notice}, c.Env, []string{"--"}, c.Args)
 	return c
 }
 

@@ -62,12 +62,12 @@ func (c *Client) Exec(ctx context.Context, pod *corev1.Pod, command Command) (ex
 	}
 	defer c.inUse(ctx, pod)()
 	if command.Timeout <= 0 {
-		return c.exec(ctx, pod, command.wrapped())
+		return c.execWrapped(ctx, pod, command)
 	}
 	within, cancel := context.WithTimeoutCause(ctx, command.Timeout, errTimeout)
 	defer cancel()
 	command.Mark = rand.Text()
-	exitCode, err = c.exec(within, pod, command.wrapped())
+	exitCode, err = c.execWrapped(within, pod, command)
 	if within.Err() == nil || err == nil {
 		return exitCode, err
 	}
