@@ -79,12 +79,15 @@ func (p *place) Type() string   { return "string" }
 // flagError words what the library says of a flag's value in terms of Go.
 func flagError(_ *cobra.Command, err error) error {
 	invalid, ok := errors.AsType[*pflag.InvalidValueError](err)
-	if !ok || errors.Is(err, strconv.ErrRange) {
+	if !ok {
 		return err
 	}
 	flag, text := invalid.GetFlag(), invalid.GetValue()
-	if errors.Is(err, errEmpty) {
+	switch {
+	case errors.Is(err, errEmpty):
 		return fmt.Errorf("--%s is empty: name one, or leave the flag out", flag.Name)
+	case errors.Is(err, strconv.ErrRange):
+		return fmt.Errorf("--%s %s: no number as large as that is possible", flag.Name, text)
 	}
 	switch flag.Value.Type() {
 	case "duration":
