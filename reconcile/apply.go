@@ -247,6 +247,11 @@ func (r *Reconciler) makeChange(ctx context.Context, change plan.Change) (plan.C
 	defer cancel()
 	switch change.Action {
 	case plan.Delete:
+		if !change.IdleSince.IsZero() {
+			if err := r.stillIdle(ctx, change); err != nil {
+				return change, err
+			}
+		}
 		if r.patient && (change.Ref.Kind == "Pod" || change.Ref.Kind == "Namespace") { // these take a while to go
 			return change, r.deleteAndWait(ctx, change)
 		}

@@ -99,7 +99,8 @@ var byHand = regexp.MustCompile(`^(kubectl|k9s|Lens|lens|node-fetch|headlamp|ran
 
 // askReplacement is for an object that refuses the change: CPU and memory of a
 // pod can change by way of its resize subresource, all else needs a new object,
-// which must be acceptable before the old one may go.
+// which must be acceptable before the old one may go. Where admission makes of the
+// new one what the old one is, there is nothing to replace.
 func (r *Reconciler) askReplacement(ctx context.Context, q plan.Question, answer plan.Answer, immutable []string) plan.Answer {
 	if q.Desired.GetKind() == "Pod" {
 		if resized, ok := r.askResize(ctx, q, answer); ok {
@@ -109,7 +110,12 @@ func (r *Reconciler) askReplacement(ctx context.Context, q plan.Question, answer
 	successor := q.Desired.DeepCopy()
 	successor.SetName(render.SuccessorName(q.Desired.GetName()))
 	answer.Result, answer.Immutable = nil, immutable
-	_, err := r.patch(ctx, successor, dryRun(false))
+	created, err := r.patch(ctx, successor, dryRun(false))
+	if err == nil {
+		if asMade, ok := r.askAsMade(ctx, q, answer, created); ok {
+			return asMade
+		}
+	}
 	err = failure.From(err, about(plan.RefOf(q.Desired)))
 	if failure.CodeOf(err) == failure.InsufficientResources { // which says nothing of the time when the old one is gone
 		answer.Unvalidated = "the quota has no room for it beside the one that it replaces"
@@ -117,6 +123,21 @@ func (r *Reconciler) askReplacement(ctx context.Context, q plan.Question, answer
 	}
 	answer.Problem = err
 	return answer
+}
+
+// askAsMade asks whether an object takes the change with the values that admission
+// gives to new ones, as AlwaysPullImages does to a pod's pull policy.
+func (r *Reconciler) askAsMade(ctx context.Context, q plan.Question, answer plan.Answer, created *unstructured.Unstructured) (plan.Answer, bool) {
+	asMade := plan.AsMade(q.Desired, created)
+	if asMade == nil {
+		return answer, false
+	}
+	result, err := r.patch(ctx, asMade, dryRun(answer.Force))
+	if err != nil {
+		return answer, false
+	}
+	answer.Result, answer.Desired, answer.Immutable = result, asMade, nil
+	return answer, true
 }
 
 // askAdoption is for an object that the fleet does not have, but the cluster.

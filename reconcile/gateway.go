@@ -30,7 +30,7 @@ func resolveGateway(fleet *schema.Fleet, objects []render.Object, seen Observati
 	if address != "" {
 		_, pinned, _ = unstructured.NestedString(proof.Owned(seen.Gateway, plan.Manager), "spec", "clusterIP")
 	} else {
-		address = podsGateway(objects, seen)
+		address = podsGateway(seen)
 		pinned = address != ""
 	}
 	if address == "" {
@@ -39,16 +39,16 @@ func resolveGateway(fleet *schema.Fleet, objects []render.Object, seen Observati
 	return render.AtGateway(fleet, objects, address, pinned)
 }
 
-// podsGateway is the address that the pods which there are have of the gateway;
-// empty where there is no such pod.
-func podsGateway(objects []render.Object, seen Observation) string {
-	for _, object := range objects {
-		live := seen.Live[plan.RefOf(object.Object)]
-		if live == nil || !render.NeedsGateway(object.Object) {
+// podsGateway is the address that the fleet's pods have of the gateway, which is
+// their DNS; empty where there is no such pod.
+func podsGateway(seen Observation) string {
+	for ref, live := range seen.Inhabitants {
+		if ref.Kind != "Pod" || live.GetLabels()[render.SandboxLabel] != "true" && live.GetLabels()[render.WarmPoolLabel] != "true" {
 			continue
 		}
+		policy, _, _ := unstructured.NestedString(live.Object, "spec", "dnsPolicy")
 		servers, _, _ := unstructured.NestedStringSlice(live.Object, "spec", "dnsConfig", "nameservers")
-		if len(servers) == 1 {
+		if policy == string(corev1.DNSNone) && len(servers) == 1 {
 			return servers[0]
 		}
 	}

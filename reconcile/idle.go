@@ -61,6 +61,24 @@ func activityIn(ctx context.Context, client *sandbox.Client, object *unstructure
 	return at, inTime(ctx, err, &pod)
 }
 
+// stillIdle refuses to stop a sandbox in which something has happened since the
+// plan was made, or of which that cannot be told.
+func (r *Reconciler) stillIdle(ctx context.Context, change plan.Change) error {
+	client, err := sandbox.New(r.config, r.fleet)
+	if err != nil {
+		return err
+	}
+	pod, err := r.get(ctx, change.Ref)
+	if err != nil || pod == nil {
+		return err
+	}
+	at, err := activityIn(ctx, client, pod, r.now())
+	if err == nil && at.After(change.IdleSince) {
+		err = outdated(change)
+	}
+	return err
+}
+
 // NoteActivity notes on the pods of the plan's sandboxes that are in use when
 // they last were, so that they are not looked into again before it is time.
 func (r *Reconciler) NoteActivity(ctx context.Context, p plan.Plan) error {

@@ -28,6 +28,9 @@ type Observation struct {
 	// Pooled are the pods of pools and what is kept of these beside them, from
 	// which the pools' levels are told; nil where nothing is to be said of them.
 	Pooled map[plan.Ref]*unstructured.Unstructured
+	// Inhabitants has the fleet's pods and volumes, also where Live is a part of
+	// the fleet without them; nil where Live is all that matters.
+	Inhabitants map[plan.Ref]*unstructured.Unstructured
 	// Gateway is the Service of the fleet's egress gateway, also where Live is a
 	// part of the fleet only; nil where there is none.
 	Gateway *unstructured.Unstructured
@@ -47,7 +50,7 @@ func (r *Reconciler) Observe(ctx context.Context, fleet *schema.Fleet) (Observat
 			return err
 		})
 	}
-	seen.Pooled = seen.Live
+	seen.Pooled, seen.Inhabitants = seen.Live, seen.Live
 	for _, kind := range render.KindsOf(fleet) {
 		group.Go(func() error {
 			if kind.Kind.Kind == "Namespace" {
@@ -132,7 +135,7 @@ func (r *Reconciler) PlanFrom(ctx context.Context, fleet *schema.Fleet, seen Obs
 		return plan.Plan{}, err
 	}
 	input := plan.Input{
-		Fleet: fleet.Name, Namespace: fleet.Namespace, Desired: plan.Rebase(objects, seen.Live), Pools: pools, Live: seen.Live, Sandboxes: len(fleet.Sandboxes),
+		Fleet: fleet.Name, Namespace: fleet.Namespace, Desired: plan.Rebase(objects, seen.Live), Pools: pools, Live: seen.Live, Inhabitants: seen.Inhabitants, Sandboxes: len(fleet.Sandboxes),
 		Full: options.Full, ReplaceVolumes: options.ReplaceVolumes, Prune: options.Prune,
 		Sessions: desiredSessions(fleet, objects), AdoptSessions: options.Adopt,
 		Idle: idle,

@@ -26,7 +26,7 @@ func randomText(n int) string { return strings.ToLower(rand.Text()[:n]) }
 // pools is what a plan needs to know of the fleet's pools.
 func (r *Reconciler) pools(fleet *schema.Fleet, seen Observation) (plan.Pools, error) {
 	pools := plan.Pools{
-		Live: seen.Pooled, Cordoned: seen.Cordoned, Now: r.now(),
+		Declared: len(fleet.Pools), Live: seen.Pooled, Cordoned: seen.Cordoned, Now: r.now(),
 		Random: func() string { return r.random(8) },
 	}
 	if seen.Pooled == nil && !hasPooled(seen.Live) { // a plan of one sandbox of its own, of which there may be thousands

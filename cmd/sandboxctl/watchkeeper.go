@@ -75,13 +75,8 @@ func (k *keeper) update(ctx context.Context, fleets []rendered) error {
 		kept := k.kept[fleet.Name]
 		k.mutex.Unlock()
 		place := placeOf(fleet.Fleet)
-		if kept != nil && kept.place != place {
-			k.log.note(fleet.Name, "it is watched anew; what it has in another namespace or cluster is left as it is")
-			kept.stop()
-			kept = nil
-		}
-		if kept == nil {
-			errs = append(errs, k.start(ctx, place, fleet))
+		if kept == nil || kept.place != place {
+			errs = append(errs, k.start(ctx, place, fleet, kept))
 			continue
 		}
 		k.mutex.Lock()
@@ -108,11 +103,16 @@ func placeOf(fleet *schema.Fleet) string {
 	return fmt.Sprintf("%q %q %q %v", fleet.Cluster.Kubeconfig, fleet.Cluster.Context, fleet.Namespace, len(fleet.Pools) > 0)
 }
 
-// start begins to watch a fleet.
-func (k *keeper) start(ctx context.Context, place string, fleet rendered) error {
+// start begins to watch a fleet, and ends to watch what it was before, if
+// anything: that stays in force where the cluster cannot be found.
+func (k *keeper) start(ctx context.Context, place string, fleet rendered, before *keptFleet) error {
 	target, err := k.options.connect.target(k.env, fleet.Fleet)
 	if err != nil {
 		return err
+	}
+	if before != nil {
+		k.log.note(fleet.Name, "it is watched anew; what it has in another namespace or cluster is left as it is")
+		before.stop()
 	}
 	ctx, stop := context.WithCancel(quietly(ctx))
 	kept := &keptFleet{place: place, stop: stop, latest: fleet}
@@ -143,7 +143,11 @@ func (k *keeper) start(ctx context.Context, place string, fleet rendered) error 
 			}
 			k.mutex.Lock()
 			kept.watcher = watcher
+			now := kept.latest
 			k.mutex.Unlock()
+			if now.Fleet != latest.Fleet { // the file was saved meanwhile
+				watcher.Update(now.Fleet, now.objects)
+			}
 			err = watcher.Run(ctx)
 			k.mutex.Lock()
 			kept.watcher = nil

@@ -213,7 +213,9 @@ func (c *Client) withGateway(ctx context.Context, object *unstructured.Unstructu
 		if err != nil {
 			return nil, failure.From(err, c.about("service", name))
 		}
-		c.gateway = render.ServiceAddress(service)
+		if c.gateway = render.ServiceAddress(service); c.gateway == "" {
+			return nil, failure.New(failure.PodCreationFailed, c.about("service", name), "the Service %s of the egress gateway has no address", name)
+		}
 	}
 	return render.FillGateway(object, c.gateway), nil
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/pool"
+	"github.com/agentpane/sandboxctl/reconcile/proof"
 )
 
 // patch applies a pod as write does, and records that. What cannot be recorded
@@ -47,6 +49,7 @@ func (c *Client) write(ctx context.Context, object *unstructured.Unstructured, o
 	if err != nil {
 		return nil, err
 	}
+	asMade := false
 	var lost error // what the server, or the network, said instead of an answer
 	for n := firstRetry; ; n++ {
 		result, err := c.pods().Patch(ctx, object.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: Manager})
@@ -57,6 +60,12 @@ func (c *Client) write(ctx context.Context, object *unstructured.Unstructured, o
 			return result, nil
 		case refused(err) && lost == nil:
 			return nil, errTaken
+		case apierrors.IsInvalid(err) && lost == nil && !asMade:
+			asMade = true
+			if body, err = c.asMade(ctx, object, err); err != nil {
+				return nil, err
+			}
+			continue
 		case refused(err): // by the write that was done, or by another's
 			pod, err := c.whose(ctx, object.GetName(), o)
 			if err == nil || errors.Is(err, errTaken) {
@@ -74,6 +83,33 @@ func (c *Client) write(ctx context.Context, object *unstructured.Unstructured, o
 			return c.unsure(ctx, object.GetName(), o, lost)
 		}
 	}
+}
+
+// asMade is what to write instead of an object that a pod refuses: a pod's spec
+// cannot be changed, and admission may have changed it when the pod was made, as
+// AlwaysPullImages does. So it is the spec that the pod has, unless that knows
+// another gateway.
+func (c *Client) asMade(ctx context.Context, object *unstructured.Unstructured, refusal error) ([]byte, error) {
+	failed := c.allocationFailed(object.GetName(), refusal)
+	live, err := c.pods().Get(ctx, object.GetName(), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, failed
+	}
+	if err != nil {
+		return nil, c.allocationFailed(object.GetName(), err)
+	}
+	c.mutex.Lock()
+	c.gateway = "" // it may be another by now
+	c.mutex.Unlock()
+	wanted, _, _ := unstructured.NestedFieldNoCopy(object.Object, "spec", "dnsConfig")
+	has, _, _ := unstructured.NestedFieldNoCopy(live.Object, "spec", "dnsConfig")
+	spec, found := proof.Owned(live, Manager)["spec"]
+	if !found || !equality.Semantic.DeepEqual(wanted, has) {
+		return nil, failed
+	}
+	object = object.DeepCopy()
+	object.Object["spec"] = spec
+	return json.Marshal(object)
 }
 
 // whose returns the pod if the order's own write made it what it is.

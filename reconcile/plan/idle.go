@@ -98,7 +98,8 @@ func (in IdleInput) Decide(answers map[string]IdleAnswer) Idle {
 		case state.record != nil:
 			idle.stopped[s.Name], idle.stays[RefOf(state.record)] = true, true
 			if state.pod != nil {
-				idle.stops[RefOf(state.pod)] = idleStop{state.last, "it is idle: stopped"}
+				noted, _ := render.ReadIdleRecord(state.record)
+				idle.stops[RefOf(state.pod)] = idleStop{later(state.last, noted.Since), "it is idle: stopped"}
 			}
 		case !asked:
 		case answer.Problem != nil:
@@ -117,7 +118,7 @@ func (in IdleInput) Decide(answers map[string]IdleAnswer) Idle {
 			record := render.IdleRecord{Pod: state.pod.GetUID(), Entry: render.EntryHash(s), Since: last}
 			idle.stopped[s.Name] = true
 			idle.records = append(idle.records, record.Object(in.Fleet, s))
-			idle.stops[RefOf(state.pod)] = idleStop{state.last, "idle for " + duration.HumanDuration(in.Now.Sub(last)) + ": stopped"}
+			idle.stops[RefOf(state.pod)] = idleStop{last, "idle for " + duration.HumanDuration(in.Now.Sub(last)) + ": stopped"}
 		}
 	}
 	return idle

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/agentpane/sandboxctl/reconcile/proof"
 	"github.com/agentpane/sandboxctl/render"
@@ -24,6 +25,9 @@ type Input struct {
 	// cluster.
 	Desired []render.Object
 	Live    map[Ref]*unstructured.Unstructured
+	// Inhabitants has the fleet's pods and volumes where Live is a part of the
+	// fleet without them; else it can be nil.
+	Inhabitants map[Ref]*unstructured.Unstructured
 	// Sandboxes is how many the file names; some may have no objects.
 	Sandboxes int
 	// Full: nothing is taken for unchanged without the server's word.
@@ -65,6 +69,9 @@ type Question struct {
 type Answer struct {
 	// Result is the object as the server would store it.
 	Result *unstructured.Unstructured
+	// Desired is what is to be applied instead, where admission changes new
+	// objects; nil where what was asked about is.
+	Desired *unstructured.Unstructured
 	// Existing is what the cluster has, where that is another than was seen: it
 	// was changed since, or the fleet has no such object.
 	Existing *unstructured.Unstructured
@@ -180,6 +187,9 @@ func changeOf(object render.Object, live *unstructured.Unstructured, answer Answ
 			change.Action = Adopt
 		}
 	}
+	if answer.Desired != nil {
+		change.Desired = answer.Desired
+	}
 	change.Adopt = adoptionOf(object)
 	change.Problem = maskProblem(change.Problem, object.Object, before)
 	if before == nil {
@@ -215,6 +225,22 @@ func changeOf(object render.Object, live *unstructured.Unstructured, answer Answ
 	change.Disruption = disruptionOf(*change)
 	change.Fields = mask(change.Ref.Kind, change.Fields)
 	return change
+}
+
+// AsMade is what is wanted with the values that admission has given to made,
+// which was made of it under whatever name; nil where it has changed none.
+func AsMade(desired, made *unstructured.Unstructured) *unstructured.Unstructured {
+	named := desired.DeepCopy()
+	named.SetName(made.GetName())
+	owned := proof.Owned(made, Manager)
+	if unchanged, _ := proof.Unchanged(named, made, Manager); unchanged || owned == nil {
+		return nil
+	}
+	asMade := &unstructured.Unstructured{Object: runtime.DeepCopyJSON(owned)}
+	asMade.SetGroupVersionKind(desired.GroupVersionKind())
+	asMade.SetNamespace(desired.GetNamespace())
+	asMade.SetName(desired.GetName())
+	return asMade
 }
 
 // contentOf is an object without what only says which one it is.
@@ -271,6 +297,7 @@ var containerResource = regexp.MustCompile(`^\.spec\.containers\[([^]]*)\]\.reso
 // prune plans the deletion of what carries the fleet's label and is no longer
 // wanted, and says what stays in spite of that.
 func (in Input) prune(plan *Plan, wanted map[Ref]bool) {
+	emptied := in.isEmptied()
 	for ref, live := range in.Live {
 		if wanted[ref] || in.Idle.stays[ref] || live.GetDeletionTimestamp() != nil {
 			continue
@@ -281,7 +308,7 @@ func (in Input) prune(plan *Plan, wanted map[Ref]bool) {
 		if stays {
 			continue
 		}
-		if reason := in.kept(ref, live); reason != "" && why == "" {
+		if reason := in.kept(ref, live, emptied); reason != "" && why == "" {
 			plan.Kept = append(plan.Kept, Kept{Ref: ref, Reason: reason})
 			continue
 		}
@@ -301,9 +328,32 @@ func (in Input) prune(plan *Plan, wanted map[Ref]bool) {
 	})
 }
 
-// kept says why an object that is not wanted stays; empty when it goes.
-func (in Input) kept(ref Ref, live *unstructured.Unstructured) string {
-	isVolume := ref.Kind == "PersistentVolumeClaim"
+// isEmptied tells whether the file names no sandbox at all, and somebody still
+// has one. That can be a mistake: not even what a sandbox lives by goes then.
+func (in Input) isEmptied() bool {
+	if in.Sandboxes > 0 || in.Prune.All {
+		return false
+	}
+	inhabitants := in.Inhabitants
+	if inhabitants == nil {
+		inhabitants = in.Live
+	}
+	for ref, live := range inhabitants {
+		if live.GetDeletionTimestamp() != nil || ref.Kind != "Pod" && ref.Kind != volumeKind {
+			continue
+		}
+		claimed, why := in.pooled(live)
+		if why == "" && (!claimed || in.Pools.Declared == 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// kept says why an object that is not wanted stays; empty when it goes. emptied:
+// see isEmptied.
+func (in Input) kept(ref Ref, live *unstructured.Unstructured, emptied bool) string {
+	isVolume := ref.Kind == volumeKind
 	switch {
 	case ref.Kind == "Namespace" && !in.Prune.Namespace:
 		return "a namespace is removed by destroy only"
@@ -311,7 +361,7 @@ func (in Input) kept(ref Ref, live *unstructured.Unstructured) string {
 		return "workspaces are kept"
 	case isVolume && live.GetLabels()[render.RetainLabel] == "true" && !in.Retained:
 		return "the workspace is to be retained: --delete-retained-workspaces removes it"
-	case in.Sandboxes == 0 && (isVolume || ref.Kind == "Pod") && !in.All:
+	case emptied:
 		return "the file names no sandbox at all: --prune-all removes the last ones"
 	}
 	return ""

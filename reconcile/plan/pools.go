@@ -16,8 +16,10 @@ import (
 
 // Pools is what a plan needs to know of warm pools, beside the objects.
 type Pools struct {
-	// Pools are those of the file.
-	Pools []render.Pool
+	// Pools are those of the file, and Declared is how many it has: they are left
+	// out of the plan of a sandbox that has nothing to do with them.
+	Pools    []render.Pool
+	Declared int
 	// Cordoned are the nodes that take no pods any more.
 	Cordoned map[string]bool
 	// Live has all pods of the pools, and what is kept of them beside. Where it

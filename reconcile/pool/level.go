@@ -179,8 +179,8 @@ func (in Input) retire(c census, level Level, missing int) []Removal {
 	spare := max(0, serving-level.To)
 	if room := missing - len(level.Create); room > 0 {
 		spare = max(spare, min(room, serving-1))
-		if in.Pool.Max == 1 && len(c.starting) == 0 {
-			spare = max(spare, 1) // there is no other way
+		if in.Pool.Max-c.claimed == 1 && len(c.starting) == 0 {
+			spare = max(spare, 1) // the claimed ones leave no other way
 		}
 	}
 	var removed []Removal

@@ -118,6 +118,7 @@ func TestLevel(t *testing.T) {
 		"a full pool rolls one by one":          {pool: "min: 2, max: 2, autoscale: false", pods: "0:old 1:old", to: 2, remove: []string{"0 it is outdated: its template has changed"}},
 		"and never to nothing":                  {pool: "min: 2, max: 2, autoscale: false", pods: "0:going 1:old", to: 2},
 		"but where max is 1":                    {pool: "min: 1, max: 1, autoscale: false", pods: "0:old", to: 1, remove: []string{"0 it is outdated: its template has changed"}},
+		"or the claimed ones leave one":         {pool: fixed, pods: "0:claimed 1:claimed 2:claimed 3:old", to: 1, remove: []string{"3 it is outdated: its template has changed"}},
 		"one on a drained node is as outdated":  {pool: fixed, pods: "0:drained 1:ready", from: 1, to: 2, create: []int{2}},
 		"so is one that is evicted":             {pool: fixed, pods: "0:evicted 1:ready 2:ready", from: 2, to: 2, remove: []string{"0 its node is being emptied"}},
 		"a slot above max is given up":          {pool: fixed, pods: "0:ready 1:ready 7:ready", from: 2, to: 2, remove: []string{"7 it is above the pool's max, 4"}},

@@ -215,6 +215,18 @@ func (m *mirror) pooled() map[plan.Ref]*unstructured.Unstructured {
 	return pooled
 }
 
+// inhabitants are all of the fleet's pods and volumes.
+func (m *mirror) inhabitants() map[plan.Ref]*unstructured.Unstructured {
+	inhabitants := map[plan.Ref]*unstructured.Unstructured{}
+	for _, kind := range []string{"Pod", "PersistentVolumeClaim"} {
+		for _, object := range m.informers[kind].GetStore().List() {
+			object := object.(*unstructured.Unstructured)
+			inhabitants[plan.RefOf(object)] = object
+		}
+	}
+	return inhabitants
+}
+
 // overlay lays the own writes over what the caches show of the members, and
 // forgets those that the caches show.
 func (m *mirror) overlay(live map[plan.Ref]*unstructured.Unstructured, member func(*unstructured.Unstructured) bool) {

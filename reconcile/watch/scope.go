@@ -6,6 +6,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/agentpane/sandboxctl/reconcile"
+	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
 )
@@ -37,11 +39,14 @@ func scopeOf(object *unstructured.Unstructured) string {
 type wanted struct {
 	fleet  *schema.Fleet
 	scopes map[string][]render.Object
+	// hasGateway: its pods go by the address of the fleet's gateway.
+	hasGateway bool
 }
 
 func newWanted(fleet *schema.Fleet, objects []render.Object) *wanted {
 	w := &wanted{fleet: fleet, scopes: map[string][]render.Object{fleetScope: nil, poolsScope: nil}}
 	for _, object := range objects {
+		w.hasGateway = w.hasGateway || plan.RefOf(object.Object) == reconcile.GatewayRef(fleet)
 		scope := scopeOf(object.Object)
 		w.scopes[scope] = append(w.scopes[scope], object)
 	}

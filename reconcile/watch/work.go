@@ -35,6 +35,9 @@ const lockRetry = 2 * time.Second
 func (w *Watcher) work(ctx context.Context, scope string) outcome {
 	want := w.current()
 	seen := w.mirror.scope(scope)
+	if want.hasGateway && seen.Gateway == nil || scope == fleetScope && len(want.fleet.Sandboxes) == 0 { // else nobody asks, and there may be thousands
+		seen.Inhabitants = w.mirror.inhabitants()
+	}
 	handsOff := w.handsOff(want, seen)
 	if !handsOff && !w.mayWork(scope) {
 		return outcome{} // the fleet's scope will have it looked at again
@@ -268,7 +271,7 @@ func (w *Watcher) drifted(scope string, seen reconcile.Observation, change plan.
 		return wait
 	}
 	w.tell(Event{Type: Drift, Scope: scope, Ref: change.Ref, UID: change.UID, Action: change.Action, Message: fieldsText(change)})
-	if change.Action != plan.Update {
+	if change.Action != plan.Update && change.Disruption != plan.Replaces {
 		return 0
 	}
 	wait := w.flaps.correct(change.Ref)
