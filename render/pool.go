@@ -69,6 +69,9 @@ type Pool struct {
 	prefix  string
 }
 
+// Allowlist is the value of EgressLabel that a program's sandbox out of the pool has.
+func (p Pool) Allowlist() string { return p.claimed.GetLabels()[EgressLabel] }
+
 // Pools returns what the fleet's pools are made from. What is wrong with them is among the findings of Objects.
 func Pools(fleet *schema.Fleet) ([]Pool, error) {
 	if len(fleet.Pools) == 0 {

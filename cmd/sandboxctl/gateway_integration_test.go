@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -72,4 +73,75 @@ func (r trial) uids() map[types.UID]bool {
 		uids[pod.UID] = true
 	}
 	return uids
+}
+
+// TestAllowlistOfClaimedSandboxes: it is the one of the pool's template, as the
+// file has it by now, and stays where the pool goes.
+func TestAllowlistOfClaimedSandboxes(t *testing.T) {
+	r := newTrial(t)
+	const pool = "pools: {p: {template: t, min: 1, max: 3, autoscale: false}}\n"
+	list := func(cidr string) string { return "egress: {unenforced: allow, allow: [{cidr: " + cidr + "}]}\n" }
+	file := r.file(list("198.51.100.0/24")+pool, oneSandbox)
+	r.done(r.run("apply", "--yes", "-f", file))
+	r.done(r.run("claim", "--pool", "p", "--project", "x", "--name", "c", "-f", file))
+	before := r.podOf("c")
+
+	r.file(list("203.0.113.0/24")+pool, oneSandbox)
+	if o := r.done(r.run("plan", "-f", file)); !strings.Contains(o.stdout, "the allowlist of pool p is another by now") {
+		t.Errorf("the plan is\n%s", o.stdout)
+	}
+	r.done(r.run("apply", "--yes", "-f", file))
+	r.noChanges(file)
+	after := r.podOf("c")
+	if after.UID != before.UID || after.Labels[render.EgressLabel] == before.Labels[render.EgressLabel] || after.Labels[render.EgressLabel] != r.podOf("a").Labels[render.EgressLabel] {
+		t.Errorf("the claimed pod was %s with %v, and is %s with %v", before.UID, before.Labels, after.UID, after.Labels)
+	}
+
+	r.file(list("198.51.100.0/24"), oneSandbox)
+	r.done(r.run("apply", "--yes", "-f", file))
+	policies, err := r.cluster.Client.NetworkingV1().NetworkPolicies(r.namespace).List(t.Context(), metav1.ListOptions{})
+	r.must(err)
+	lists := map[string]bool{}
+	for _, policy := range policies.Items {
+		id, _ := render.AllowlistID(policy.Name)
+		lists[id] = true
+	}
+	if now := r.podOf("c"); now.UID != before.UID || !lists[now.Labels[render.EgressLabel]] {
+		t.Errorf("the pod is %s with %v, and there are lists %v", now.UID, now.Labels, lists)
+	}
+	r.done(r.run("release", "c", "-f", file))
+	r.done(r.run("apply", "--yes", "-f", file))
+	r.noChanges(file)
+}
+
+// TestFileWithoutSandboxes leaves those that are there all that they live by.
+func TestFileWithoutSandboxes(t *testing.T) {
+	for _, verb := range []string{"apply", "watch"} {
+		t.Run(verb, func(t *testing.T) {
+			r := newTrial(t)
+			file := r.file("", "  a: {template: t, egress: {allow: [{host: one.example}]}}\n")
+			r.done(r.run("apply", "--yes", "--no-wait", "-f", file))
+			before := r.result(scenario{})
+			file = r.file("", "  {}\n")
+			if verb == "apply" {
+				r.done(r.run("apply", "--yes", "--no-wait", "-f", file))
+			} else {
+				w := r.watch(file)
+				w.settled()
+				w.end()
+			}
+			after := r.result(scenario{})
+			for name := range before {
+				if after[name] == "" {
+					t.Errorf("%s has gone", name)
+				}
+			}
+			r.done(r.run("apply", "--yes", "--prune-all", "-f", file))
+			for name := range r.result(scenario{}) {
+				if strings.HasPrefix(name, "Pod of a") || strings.HasPrefix(name, "Service ") {
+					t.Errorf("with --prune-all, %s stays", name)
+				}
+			}
+		})
+	}
 }

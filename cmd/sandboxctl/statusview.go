@@ -209,6 +209,10 @@ func (s *statusInfo) health() string {
 // the fleet that none of them stands for.
 func sandboxRows(fleet *schema.Fleet, pods []corev1.Pod) []sandboxInfo {
 	rows := []sandboxInfo{}
+	undeclared := "the file no longer declares it: the next apply removes it"
+	if len(fleet.Sandboxes) == 0 {
+		undeclared = "the file names no sandbox at all: it stays, and apply --prune-all removes it"
+	}
 	mine := sandbox.Of(fleet, pods)
 	for _, declared := range fleet.Sandboxes {
 		row := sandboxInfo{
@@ -233,7 +237,7 @@ func sandboxRows(fleet *schema.Fleet, pods []corev1.Pod) []sandboxInfo {
 				rows = append(rows, row)
 				continue
 			}
-			row.Reason = cmp.Or(row.Reason, "the file no longer declares it: the next apply removes it")
+			row.Reason = cmp.Or(row.Reason, undeclared)
 			rows = append(rows, row)
 		}
 	}

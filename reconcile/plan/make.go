@@ -155,6 +155,7 @@ func Make(in Input, answers map[Ref]Answer) Plan {
 	in.replaceVolumes(&plan)
 	dispel(&plan)
 	in.levels(&plan)
+	in.relist(&plan)
 	in.prune(&plan, wanted)
 	sortChanges(plan.Changes)
 	sortLevels(plan.Pools)
@@ -230,17 +231,23 @@ func changeOf(object render.Object, live *unstructured.Unstructured, answer Answ
 // AsMade is what is wanted with the values that admission has given to made,
 // which was made of it under whatever name; nil where it has changed none.
 func AsMade(desired, made *unstructured.Unstructured) *unstructured.Unstructured {
-	named := desired.DeepCopy()
-	named.SetName(made.GetName())
+	asked := desired.DeepCopy()
+	asked.SetName(made.GetName())
 	owned := proof.Owned(made, Manager)
-	if unchanged, _ := proof.Unchanged(named, made, Manager); unchanged || owned == nil {
+	if unchanged, _ := proof.Unchanged(asked, made, Manager); unchanged || owned == nil {
 		return nil
 	}
-	asMade := &unstructured.Unstructured{Object: runtime.DeepCopyJSON(owned)}
-	asMade.SetGroupVersionKind(desired.GroupVersionKind())
-	asMade.SetNamespace(desired.GetNamespace())
-	asMade.SetName(desired.GetName())
-	return asMade
+	return named(owned, desired)
+}
+
+// named is what is owned of an object as what is to be applied to the one of that
+// name.
+func named(owned map[string]any, name *unstructured.Unstructured) *unstructured.Unstructured {
+	object := &unstructured.Unstructured{Object: runtime.DeepCopyJSON(owned)}
+	object.SetGroupVersionKind(name.GroupVersionKind())
+	object.SetNamespace(name.GetNamespace())
+	object.SetName(name.GetName())
+	return object
 }
 
 // contentOf is an object without what only says which one it is.
@@ -361,6 +368,8 @@ func (in Input) kept(ref Ref, live *unstructured.Unstructured, emptied bool) str
 		return "workspaces are kept"
 	case isVolume && live.GetLabels()[render.RetainLabel] == "true" && !in.Retained:
 		return "the workspace is to be retained: --delete-retained-workspaces removes it"
+	case in.isClaimed(ref):
+		return "a claimed sandbox, whose pool is no longer in the file, is under it"
 	case emptied:
 		return "the file names no sandbox at all: --prune-all removes the last ones"
 	}
