@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -302,9 +301,7 @@ func (r *Reconciler) note(ctx context.Context, pod *corev1.Pod, note session.Not
 // noteOn notes something down on the very object of that uid, under a field
 // manager of its own; nil as the value takes the annotation away.
 func (r *Reconciler) noteOn(ctx context.Context, ref plan.Ref, uid types.UID, annotation string, value any, manager string) error {
-	body, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid": uid, "annotations": map[string]any{annotation: value},
-	}})
+	body, err := sandbox.Note(uid, annotation, value)
 	if err != nil {
 		return err
 	}

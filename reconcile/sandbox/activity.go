@@ -79,14 +79,18 @@ func (c *Client) inUse(ctx context.Context, pod *corev1.Pod) (end func()) {
 func (c *Client) noteActivity(ctx context.Context, pod *corev1.Pod, at time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
 	defer cancel()
-	body, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid": pod.UID, "annotations": map[string]any{render.ActivityAnnotation: at.UTC().Format(time.RFC3339)},
-	}})
+	body, err := Note(pod.UID, render.ActivityAnnotation, at.UTC().Format(time.RFC3339))
 	if err != nil {
 		return err
 	}
 	return c.core.Patch(types.MergePatchType).Namespace(pod.Namespace).Resource("pods").Name(pod.Name).
 		Param("fieldManager", ActivityManager).Body(body).Do(ctx).Error()
+}
+
+// Note is the merge patch that writes an annotation to the object of that uid, and
+// to no other that has its name by now; nil takes the annotation away.
+func Note(uid types.UID, annotation string, value any) ([]byte, error) {
+	return json.Marshal(map[string]any{"metadata": map[string]any{"uid": uid, "annotations": map[string]any{annotation: value}}})
 }
 
 // Activity reads by one exec when something last happened in the sandbox's tmux
