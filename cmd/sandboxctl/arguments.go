@@ -45,7 +45,9 @@ func exactly(n int, want string) cobra.PositionalArgs {
 }
 
 // exactlyOneSandbox checks the arguments of what works in one sandbox.
-var exactlyOneSandbox = exactly(1, "name one sandbox")
+func exactlyOneSandbox(cmd *cobra.Command, args []string) error {
+	return exactly(1, "name one sandbox")(cmd, args)
+}
 
 // isFleetFile tells whether an argument looks like the file of a fleet.
 func isFleetFile(argument string) bool {

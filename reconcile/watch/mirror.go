@@ -278,7 +278,21 @@ func shows(cached *unstructured.Unstructured, write ownWrite) bool {
 // allowlistInUse tells whether a pod is under the allowlist of that id.
 func (m *mirror) allowlistInUse(id string) bool {
 	pods, err := m.informers["Pod"].GetIndexer().ByIndex(egressIndex, id)
-	return err == nil && len(pods) > 0
+	if err != nil {
+		panic(err) // there is no such index
+	}
+	live := map[plan.Ref]*unstructured.Unstructured{}
+	for _, pod := range pods {
+		pod := pod.(*unstructured.Unstructured)
+		live[plan.RefOf(pod)] = pod
+	}
+	m.overlay(live, func(object *unstructured.Unstructured) bool { return object.GetKind() == "Pod" })
+	for _, pod := range live {
+		if pod.GetLabels()[render.EgressLabel] == id {
+			return true
+		}
+	}
+	return false
 }
 
 // scopes are all scopes of which the caches have anything.

@@ -246,8 +246,8 @@ func (w *Watcher) changed(before, after *unstructured.Unstructured) {
 				w.tell(Event{Type: Failed, Scope: event.Scope, Ref: event.Ref, UID: event.UID, Err: err})
 			}
 		}
-		if after == nil { // the allowlist that it was under may go now
-			w.look(fleetScope)
+		if after == nil || before != nil && before.GetLabels()[render.EgressLabel] != after.GetLabels()[render.EgressLabel] {
+			w.look(fleetScope) // the allowlist that it was under may go now
 		}
 	}
 	w.look(scope)
