@@ -122,7 +122,7 @@ func TestPool(t *testing.T) {
 	}
 
 	// It is renewed to a moment from now, runs out, and the next apply ends it.
-	if renewed := s.claim("--renew", "--name", "run-1"); renewed.Pod.UID != first.UID || !renewed.Again {
+	if renewed := s.claim("--renew", "--name", "run-1"); renewed.Pod.UID != first.Pod.UID || !renewed.Again {
 		t.Errorf("renewed: %+v", renewed)
 	}
 	s.expect(0, "run-1 lasts until", "", "claim", "--renew", "--name", "run-1", "--ttl", "1ms")
