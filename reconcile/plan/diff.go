@@ -33,16 +33,28 @@ var volatile = []string{
 	".metadata.generation", ".metadata.managedFields", ".metadata.resourceVersion", ".metadata.selfLink", ".metadata.uid",
 }
 
+// notes are the annotations by which sandboxctl and the cluster's controller of
+// volumes note something down.
+var notes = []string{
+	session.NoteAnnotation, render.ActivityAnnotation, render.EnforcementAnnotation, render.LockAnnotation,
+	"pv.kubernetes.io/bind-completed", "pv.kubernetes.io/bound-by-controller", "volume.kubernetes.io/selected-node",
+	"volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner",
+}
+
 // Digest is a hash of what people and programs have written to an object. It
 // stays the same when something is noted down that the plan does not follow from,
-// as a pod's status, which changes the resourceVersion all the time.
+// as a pod's status, which changes the resourceVersion all the time, or where the
+// cluster has put it.
 func Digest(object *unstructured.Unstructured) string {
 	content := object.DeepCopy().Object
 	for _, path := range volatile {
 		unstructured.RemoveNestedField(content, strings.Split(path[1:], ".")...)
 	}
-	for _, noted := range []string{session.NoteAnnotation, render.ActivityAnnotation, render.EnforcementAnnotation, render.LockAnnotation} {
-		unstructured.RemoveNestedField(content, "metadata", "annotations", noted)
+	for _, place := range []string{"nodeName", "volumeName"} { // of a pod and of a volume claim
+		unstructured.RemoveNestedField(content, "spec", place)
+	}
+	for _, annotation := range notes {
+		unstructured.RemoveNestedField(content, "metadata", "annotations", annotation)
 	}
 	if annotations, _, _ := unstructured.NestedMap(content, "metadata", "annotations"); len(annotations) == 0 {
 		unstructured.RemoveNestedField(content, "metadata", "annotations")

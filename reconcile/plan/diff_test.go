@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
@@ -113,5 +114,23 @@ func TestRefusalsAreMasked(t *testing.T) {
 	got := p.Changes[0].Problem
 	if want := "env (sensitive), nano"; !strings.HasSuffix(got.Error(), want) || failure.CodeOf(got) != failure.AdmissionRefused {
 		t.Errorf("got %v, want %s", got, want)
+	}
+}
+
+// TestDigest: it is of what was written to an object, not of what became of it.
+func TestDigest(t *testing.T) {
+	const before = `{"kind":"Pod","metadata":{"name":"a","resourceVersion":"1"},"spec":{"image":"x"}}`
+	for after, same := range map[string]bool{
+		`{"kind":"Pod","metadata":{"name":"a","resourceVersion":"2"},"spec":{"image":"x"},"status":{"phase":"Running"}}`: true,
+		`{"kind":"Pod","metadata":{"name":"a"},"spec":{"image":"x","nodeName":"n"}}`:                                     true,
+		`{"kind":"Pod","metadata":{"name":"a","annotations":{"agentpane.io/sessions":"x"}},"spec":{"image":"x"}}`:        true,
+		`{"kind":"Pod","metadata":{"name":"a","annotations":{"theirs":"x"}},"spec":{"image":"x"}}`:                       false,
+		`{"kind":"Pod","metadata":{"name":"a","labels":{"theirs":"x"}},"spec":{"image":"x"}}`:                            false,
+		`{"kind":"Pod","metadata":{"name":"a"},"spec":{"image":"y"}}`:                                                    false,
+	} {
+		digest := func(object string) string { return Digest(&unstructured.Unstructured{Object: parse(t, object)}) }
+		if got := digest(before) == digest(after); got != same {
+			t.Errorf("%s: the same is %t, want %t", after, got, same)
+		}
 	}
 }
