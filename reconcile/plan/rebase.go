@@ -164,5 +164,6 @@ func sandboxID(object *unstructured.Unstructured) string {
 
 // leased tells whether a pod is a program's, by a claim.
 func leased(pod *unstructured.Unstructured) bool {
-	return pod.GetAnnotations()[render.LeaseUntilAnnotation] != ""
+	until, _, _ := unstructured.NestedString(pod.Object, "metadata", "annotations", render.LeaseUntilAnnotation) // GetAnnotations copies all
+	return until != ""
 }
