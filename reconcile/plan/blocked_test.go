@@ -50,9 +50,10 @@ func TestWorkspacesAreNotReplacedUnasked(t *testing.T) {
 // TestWorkspacesThatAreDeleted: one that somebody deletes under a sandbox that
 // runs is not lost unasked; what nobody holds back is waited for.
 func TestWorkspacesThatAreDeleted(t *testing.T) {
-	const mounts = `{"volumes":[{"persistentVolumeClaim":{"claimName":"data"}}]}`
+	const mounts = `{"nodeName":"n","volumes":[{"persistentVolumeClaim":{"claimName":"data"}}]}`
 	now := metav1.Now()
 	goes, user, leaver := applied(t, claim(t, "data", "slow")), applied(t, pod(t, "user", mounts)), applied(t, pod(t, "leaver", mounts))
+	pending := applied(t, pod(t, "pending", strings.Replace(mounts, `"nodeName":"n",`, "", 1)))
 	goes.SetDeletionTimestamp(&now)
 	leaver.SetDeletionTimestamp(&now)
 	desired := claim(t, "data", "slow")
@@ -60,7 +61,7 @@ func TestWorkspacesThatAreDeleted(t *testing.T) {
 	for name, test := range map[string]struct {
 		live    *unstructured.Unstructured
 		blocked int
-	}{"mounted": {user, 1}, "left": {leaver, 0}} {
+	}{"mounted": {user, 1}, "left": {leaver, 0}, "pending": {pending, 0}} {
 		p := Make(input(wanted(desired), goes, test.live), answers)
 		if p.Count(Replace) != 1 || len(p.Blocked()) != test.blocked {
 			t.Errorf("%s: got %+v", name, p)

@@ -66,10 +66,12 @@ func (p *Plan) replace(change Change) {
 	p.Unchanged--
 }
 
-// isMounted tells whether a pod that stays mounts the claim.
+// isMounted tells whether a pod that stays mounts the claim. One without a node
+// does not hold it back, and none that is on its way out is given a node.
 func (in Input) isMounted(claim string) bool {
 	for _, live := range in.Live {
-		if live.GetDeletionTimestamp() == nil && mountsAny(live, map[string]bool{claim: true}) {
+		node, _, _ := unstructured.NestedString(live.Object, "spec", "nodeName")
+		if node != "" && live.GetDeletionTimestamp() == nil && mountsAny(live, map[string]bool{claim: true}) {
 			return true
 		}
 	}

@@ -126,18 +126,22 @@ func (w *Watcher) noteGoing(scope string, seen reconcile.Observation) {
 
 // staying leaves out what is on its way out in the cluster: it is made anew
 // when it has gone, which is told. A sandbox whose pod goes gets no other
-// before that, whatever the pod's name is.
+// before that, whatever the pod's name is, and one whose volume goes gets none.
 func staying(objects []render.Object, seen reconcile.Observation) []render.Object {
 	stays, goes := false, false // of the scope's pods
+	volumeGoes := false
 	for ref, live := range seen.Live {
-		if ref.Kind == "Pod" {
-			going := live.GetDeletionTimestamp() != nil
+		going := live.GetDeletionTimestamp() != nil
+		switch ref.Kind {
+		case "Pod":
 			stays, goes = stays || !going, goes || going
+		case "PersistentVolumeClaim":
+			volumeGoes = volumeGoes || going
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(objects), func(object render.Object) bool {
 		live := seen.Live[plan.RefOf(object.Object)]
-		return live != nil && live.GetDeletionTimestamp() != nil || object.Object.GetKind() == "Pod" && goes && !stays
+		return live != nil && live.GetDeletionTimestamp() != nil || object.Object.GetKind() == "Pod" && !stays && (goes || volumeGoes)
 	})
 }
 
