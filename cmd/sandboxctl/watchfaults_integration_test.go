@@ -16,9 +16,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
@@ -103,7 +105,15 @@ func TestWatchWithoutPermission(t *testing.T) {
 		}, metav1.CreateOptions{})
 		r.must(err)
 	}
-	take := func() { r.must(bindings.Delete(t.Context(), name, metav1.DeleteOptions{})) }
+	theirs, err := kubernetes.NewForConfig(user.cluster.Config)
+	r.must(err)
+	take := func() {
+		r.must(bindings.Delete(t.Context(), name, metav1.DeleteOptions{}))
+		r.eventually("the server knows that it may not", func(ctx context.Context) bool {
+			_, err := theirs.NetworkingV1().NetworkPolicies(r.namespace).List(ctx, metav1.ListOptions{})
+			return apierrors.IsForbidden(err)
+		})
+	}
 	mended := func() { w.await("event", "changed", "kind", "NetworkPolicy", "action", "create") }
 	for range 2 {
 		take() // what is open stays so, and what is written is refused
