@@ -368,7 +368,7 @@ func (in Input) kept(ref Ref, live *unstructured.Unstructured, emptied bool) str
 		return "workspaces are kept"
 	case isVolume && live.GetLabels()[render.RetainLabel] == "true" && !in.Retained:
 		return "the workspace is to be retained: --delete-retained-workspaces removes it"
-	case in.isClaimed(ref):
+	case in.listsClaimed(ref):
 		return "a claimed sandbox, whose pool is no longer in the file, is under it"
 	case emptied:
 		return "the file names no sandbox at all: --prune-all removes the last ones"

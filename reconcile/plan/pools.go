@@ -11,7 +11,6 @@ import (
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/pool"
-	"github.com/agentpane/sandboxctl/reconcile/proof"
 	"github.com/agentpane/sandboxctl/render"
 )
 
@@ -201,65 +200,6 @@ func (in Input) poolLevel(p render.Pool, level pool.Level) PoolLevel {
 	return changed
 }
 
-// relist has the sandboxes that programs have claimed follow the allowlist of
-// their pool's template, as declared ones do: the one that they began with is no
-// longer in the file.
-func (in Input) relist(plan *Plan) {
-	for ref, live := range in.Live {
-		if ref.Kind != "Pod" || !leased(live) {
-			continue
-		}
-		if stays, _ := in.pooled(live); !stays || over(live) != "" {
-			continue
-		}
-		i := slices.IndexFunc(in.Pools.Pools, func(p render.Pool) bool {
-			return p.Pod.GetLabels()[render.PoolIDLabel] == live.GetLabels()[render.PoolIDLabel]
-		})
-		owned := proof.Owned(live, Manager)
-		if i < 0 || owned == nil || live.GetLabels()[render.EgressLabel] == in.Pools.Pools[i].Allowlist() {
-			continue
-		}
-		p := in.Pools.Pools[i]
-		change := Change{
-			Ref: ref, Action: Update, Path: p.Path, Disruption: None, Reason: "the allowlist of pool " + p.Name + " is another by now",
-			UID: live.GetUID(), ResourceVersion: live.GetResourceVersion(), Seen: Digest(live), Labels: live.GetLabels(),
-			Desired: named(owned, live),
-		}
-		after := live.DeepCopy()
-		for _, object := range []*unstructured.Unstructured{change.Desired, after} {
-			labels := object.GetLabels()
-			delete(labels, render.EgressLabel)
-			if id := p.Allowlist(); id != "" {
-				labels[render.EgressLabel] = id
-			}
-			object.SetLabels(labels)
-		}
-		change.Fields = Diff(live.Object, after.Object)
-		plan.Changes = append(plan.Changes, change)
-	}
-}
-
-// isClaimed tells whether an object is the allowlist of a claimed sandbox whose pool
-// the file does not have any more: there is no other list for it.
-func (in Input) isClaimed(ref Ref) bool {
-	id, isAllowlist := render.AllowlistID(ref.Name)
-	if !isAllowlist {
-		return false
-	}
-	for _, live := range in.Live {
-		if live.GetKind() != "Pod" || !leased(live) || live.GetLabels()[render.EgressLabel] != id {
-			continue
-		}
-		declared := slices.ContainsFunc(in.Pools.Pools, func(p render.Pool) bool {
-			return p.Pod.GetLabels()[render.PoolIDLabel] == live.GetLabels()[render.PoolIDLabel]
-		})
-		if stays, _ := in.pooled(live); stays && !declared {
-			return true
-		}
-	}
-	return false
-}
-
 // poolState is what the cluster keeps of a pool beside its pods.
 func (in Input) poolState(name string) string {
 	for ref, object := range in.Pools.Live {
@@ -292,7 +232,7 @@ func (in Input) pooled(live *unstructured.Unstructured) (stays bool, why string)
 	case !ok:
 		return false, ""
 	case pod.Claim == nil:
-		declared := slices.ContainsFunc(in.Pools.Pools, func(p render.Pool) bool { return p.Pod.GetLabels()[render.PoolIDLabel] == pod.Pool })
+		_, declared := in.poolOf(live)
 		return declared, "its pool is no longer in the file"
 	case pod.Claim.Until.IsZero():
 		return false, ""
