@@ -227,6 +227,17 @@ func TestPolicyThatRefuses(t *testing.T) {
 	})
 }
 
+// newPods are what an admission policy of the trial is about.
+func (r trial) newPods() *admissionv1.MatchResources {
+	return &admissionv1.MatchResources{
+		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: r.namespace}},
+		ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
+			Operations: []admissionv1.OperationType{admissionv1.Create},
+			Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+		}}},
+	}
+}
+
 // forbidPods makes an admission policy for the trial's namespace alone.
 func (r trial) forbidPods(message string) {
 	r.Helper()
@@ -240,14 +251,8 @@ func (r trial) forbidPods(message string) {
 	_, err := admission.ValidatingAdmissionPolicies().Create(ctx, &admissionv1.ValidatingAdmissionPolicy{
 		ObjectMeta: meta,
 		Spec: admissionv1.ValidatingAdmissionPolicySpec{
-			MatchConstraints: &admissionv1.MatchResources{
-				NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: r.namespace}},
-				ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
-					Operations: []admissionv1.OperationType{admissionv1.Create},
-					Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
-				}}},
-			},
-			Validations: []admissionv1.Validation{{Expression: "false", Message: message}},
+			MatchConstraints: r.newPods(),
+			Validations:      []admissionv1.Validation{{Expression: "false", Message: message}},
 		},
 	}, metav1.CreateOptions{})
 	r.must(err)

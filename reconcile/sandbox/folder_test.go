@@ -1,9 +1,10 @@
+//go:build unix
+
 package sandbox
 
 import (
 	"errors"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 )
@@ -11,9 +12,6 @@ import (
 // TestFolderNotice runs wrapScript: that a folder is missing is known, and is
 // mixed up with nothing that a program does.
 func TestFolderNotice(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("the script is for a sandbox's shell")
-	}
 	dir := t.TempDir()
 	for name, test := range map[string]struct {
 		dir, script string
