@@ -247,6 +247,7 @@ func isExec(request *http.Request) bool { return strings.HasSuffix(request.URL.P
 // TestKilledAfterEachWrite: apply and watch, killed by SIGKILL right after the
 // server has done their n-th write or exec, for each n; then run again.
 func TestKilledAfterEachWrite(t *testing.T) {
+	t.Parallel()
 	points := newTally(t, "crash points")
 	for _, verb := range []string{"apply", "watch"} {
 		for _, s := range tried("replace") {
@@ -423,6 +424,7 @@ func (c *cut) Write(content []byte) (int, error) {
 // TestFaults: watch goes through a file's change while requests fail, at
 // several rates; when they no longer do, all is as after a quiet run.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	rates, seeds := []float64{0.2}, 1
 	if soaking() {
 		rates, seeds = []float64{0.05, 0.2, 0.5}, 4 // for 7 faults and 8 scenarios: 672 plans

@@ -274,6 +274,7 @@ func (l *lines) Flush() {
 // TestStreamFaults: watch goes through a file's change while what it sees is
 // distorted. All is as after a quiet run.
 func TestStreamFaults(t *testing.T) {
+	t.Parallel()
 	seeds := 1
 	if soaking() {
 		seeds = 13 // for each of eight scenarios: 104 plans of each fault

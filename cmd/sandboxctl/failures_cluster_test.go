@@ -91,6 +91,7 @@ func (r trial) editPod(pod *corev1.Pod, manager, patch string) {
 // TestNoPermission: the verb and the resource that lack are named, and a plan
 // that cannot be made whole changes nothing.
 func TestNoPermission(t *testing.T) {
+	t.Parallel()
 	for name, lacking := range map[string]struct {
 		verb, resource string
 		code           failure.Code

@@ -23,6 +23,7 @@ func (r trial) gatewayService(ctx context.Context) (*corev1.Service, error) {
 // TestGatewayServiceThatIsDeleted: it comes again with the address that the pods
 // have, whatever kind of pods these are, and none is replaced.
 func TestGatewayServiceThatIsDeleted(t *testing.T) {
+	t.Parallel()
 	for name, parts := range map[string]struct{ pools, sandboxes string }{
 		"sandboxes": {"", oneSandbox},
 		"a pool":    {"pools: {p: {template: t, min: 1, max: 2, autoscale: false}}\n", "  {}\n"},
@@ -110,12 +111,14 @@ func TestAllowlistOfClaimedSandboxes(t *testing.T) {
 		t.Errorf("the pod is %s with %v, and there are lists %v", now.UID, now.Labels, lists)
 	}
 	r.done(r.run("release", "c", "-f", file))
+	r.eventually("the released pod is gone, and nobody is under its list", func(context.Context) bool { return !r.uids()[before.UID] })
 	r.done(r.run("apply", "--yes", "-f", file))
 	r.noChanges(file)
 }
 
 // TestFileWithoutSandboxes leaves those that are there all that they live by.
 func TestFileWithoutSandboxes(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"apply", "watch"} {
 		t.Run(verb, func(t *testing.T) {
 			r := newTrial(t)

@@ -190,6 +190,7 @@ func TestConflictStorm(t *testing.T) {
 // TestPodsThatGo: a pod that somebody evicts or deletes comes back, made once;
 // one that ran out of memory is started again by the kubelet.
 func TestPodsThatGo(t *testing.T) {
+	t.Parallel()
 	for name, ended := range map[string]struct {
 		end func(trial, *corev1.Pod)
 		// made is how many pods come for it.

@@ -165,14 +165,18 @@ func (c Cluster) Exec(ctx context.Context, pod *corev1.Pod, command ...string) (
 	return out.String(), errOut.String(), err
 }
 
-// Eventually repeats check, which is expected to take some time by itself,
-// until it returns true.
+// betweenChecks leaves the machine to what the tests wait for.
+const betweenChecks = 50 * time.Millisecond
+
+// Eventually repeats check until it returns true.
 func Eventually(t *testing.T, what string, check func(context.Context) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 	defer cancel()
 	for !check(ctx) {
-		if ctx.Err() != nil {
+		select {
+		case <-time.After(betweenChecks):
+		case <-ctx.Done():
 			t.Fatalf("after %s, still not: %s", waitTimeout, what)
 		}
 	}
