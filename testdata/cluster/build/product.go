@@ -6,28 +6,22 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"github.com/agentpane/sandboxctl/testdata/cluster/image"
 )
 
 // product is the image of the project's own program, as its Dockerfile in
 // examples/gateway-image makes it: the static program, a user who is not root,
-// and nothing else. Go's cache makes it quick to build; it is kept under a hash
-// of the program, as what it is made of is the whole tree.
+// and nothing else. It is kept under the build IDs of all packages that are linked
+// into the program, which Go's cache has at hand.
 func (b Builder) product(ctx context.Context) (string, error) {
-	dir, err := os.MkdirTemp(b.Cache, "product-")
-	if err != nil {
-		return "", err
+	compile := func(args ...string) (string, error) {
+		cmd := exec.CommandContext(ctx, "go", append([]string{"-C", b.Project}, args...)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly -buildvcs=false -trimpath", "GOWORK=off")
+		return run(ctx, cmd)
 	}
-	defer os.RemoveAll(dir)
-	program := filepath.Join(dir, "sandboxctl")
-	cmd := exec.CommandContext(ctx, "go", "-C", b.Project, "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "./cmd/sandboxctl")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly -buildvcs=false", "GOWORK=off")
-	if _, err := run(ctx, cmd); err != nil {
-		return "", err
-	}
-	content, err := os.ReadFile(program)
+	const pkg = "./cmd/sandboxctl"
+	packages, err := compile("list", "-export", "-deps", "-f", "{{.BuildID}}", pkg)
 	if err != nil {
 		return "", err
 	}
@@ -35,9 +29,13 @@ func (b Builder) product(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	archive, err := b.cached("sandboxctl-image", []string{string(content), b.ProductReference}, func(path string) error {
-		layer := path + ".layer"
+	archive, err := b.cached("sandboxctl-image", []string{packages, b.ProductReference}, func(path string) error {
+		program, layer := path+".program", path+".layer"
+		defer os.Remove(program)
 		defer os.Remove(layer)
+		if _, err := compile("build", "-ldflags", "-s -w", "-o", program, pkg); err != nil {
+			return err
+		}
 		err := image.WriteTar(layer, func(archive *tar.Writer) error {
 			return image.AddFile(archive, "sandboxctl", program, 0o755)
 		})
@@ -50,7 +48,7 @@ func (b Builder) product(ctx context.Context) (string, error) {
 		return "", err
 	}
 	for _, path := range old { // each edit of the tree makes another
-		if path != archive && !strings.HasSuffix(path, ".new") {
+		if path != archive && filepath.Ext(path) == "" {
 			if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 				return "", err
 			}
