@@ -113,8 +113,10 @@ func TaskOf(name string) string {
 // the user's reaches it as positional parameters.
 const (
 	// plainScript runs a program ($2 and on) in a directory ($1). tmux itself
-	// would go elsewhere where there is no such directory, without a word.
-	plainScript = `cd -- "$1" || exit 1; shift; exec "$@"`
+	// would go elsewhere where there is no such directory, without a word. It can
+	// also drop what was printed in the moment of the end: so a reason is left to
+	// stand for a second.
+	plainScript = `trap 'sleep 1' EXIT; cd -- "$1" || exit 1; shift; exec "$@"`
 	// lineScript runs a command line ($1) in the sandbox's own shell.
 	lineScript = `exec "${SHELL:-/bin/sh}" -c "$1"`
 	// shellScript is a shell to type in, as tmux starts one by itself.
@@ -124,7 +126,7 @@ const (
 	// two, then four and so on up to five minutes, as the kubelet does, and
 	// begins with a second again after ten minutes of running. An interrupt
 	// from the keyboard ends the program or the wait, and not the supervision.
-	restartScript = `policy=$1; cd -- "$2" || exit 1; shift 2
+	restartScript = `trap 'sleep 1' EXIT; policy=$1; cd -- "$2" || exit 1; shift 2
 trap : INT QUIT
 pause=1; count=0
 while :; do

@@ -117,6 +117,11 @@ func (s State) Session(name string) *Session {
 // parameters. Without a server there are no sessions.
 const readScript = `tmux -V || exit 127; exec tmux -u "$@"`
 
+// lostEnd is the tmux format that is not empty where a pane has ended and tmux does
+// not know how. Before 3.5 it can miss a child's end, and never looks again until
+// another child ends: https://github.com/tmux/tmux/issues/2679.
+const lostEnd = "#{S:#{W:#{P:#{?#{&&:#{pane_dead},#{==:#{pane_dead_status}#{pane_dead_signal},}},1,}}}}"
+
 // fieldSeparator separates what tmux prints. The last field of a line can hold
 // it; the others are numbers, ids and what this package has written itself.
 const fieldSeparator = "|"
@@ -134,6 +139,7 @@ func ReadCommand() []string {
 	return []string{
 		"/bin/sh", "-c", readScript, "sandboxctl",
 		"display-message", "-p", format("v", tokenOption, environmentOption), ";",
+		"if-shell", "-F", lostEnd, "run-shell true", ";", // another child that ends
 		"list-sessions", "-F", format("s", "session_id", "session_created", "session_activity", "session_attached",
 			sessionOption, variablesOption, "session_name"), ";",
 		"list-windows", "-a", "-F", format("w", "session_id", "window_id", "window_index", "window_active",
