@@ -36,7 +36,7 @@ run_added() {
 	module=$1 tags=$2
 	shift 2
 	tests=$(added "$module" "" "$tags" "$@" | paste -sd '|' -)
-	${run_by:-} go -C "$module" test -race -count=1 -p 3 -parallel 10 -timeout 60m -tags "$tags" -run "^($tests)\$" "$@"
+	${run_by:-} go -C "$module" test -race -count=1 -p 2 -parallel 6 -timeout 60m -tags "$tags" -run "^($tests)\$" "$@"
 }
 
 # not_run says which tests the tags $1 lack, and why.
