@@ -6,15 +6,7 @@
 set -eu
 
 scratch=$(mktemp -d)
-clusters= # the process group of the cluster's own tests, while they run
-cluster_down() { :; }
-finish() {
-	[ -z "$clusters" ] || kill -- "-$clusters" 2>/dev/null || true
-	cluster_down
-	rm -rf "$scratch"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
+trap 'rm -rf "$scratch"' EXIT
 
 # packages are those that have tests which need a cluster.
 packages=$(git grep -l --untracked '^//go:build integration' -- '*_test.go' ':!testdata' | xargs -n1 dirname | sort -u | sed 's|^|./|')
@@ -22,11 +14,11 @@ packages=$(git grep -l --untracked '^//go:build integration' -- '*_test.go' ':!t
 # added lists the tests of module $1 that the build tags $3 have over the tags
 # $2; the rest are its packages.
 added() {
-	module=$1 fewer=$2 more=$3 lists=$(mktemp -d "$scratch/XXXXXX")
+	module=$1 fewer=$2 more=$3
 	shift 3
-	go -C "$module" test -tags "$fewer" -list '^Test' "$@" | grep '^Test' | sort >"$lists/fewer"
-	go -C "$module" test -tags "$more" -list '^Test' "$@" | grep '^Test' | sort >"$lists/more"
-	comm -13 "$lists/fewer" "$lists/more"
+	go -C "$module" test -tags "$fewer" -list '^Test' "$@" | grep '^Test' | sort >"$scratch/fewer"
+	go -C "$module" test -tags "$more" -list '^Test' "$@" | grep '^Test' | sort >"$scratch/more"
+	comm -13 "$scratch/fewer" "$scratch/more"
 }
 
 # run_added runs the tests of module $1 that the build tags $2 add: the others
@@ -36,7 +28,7 @@ run_added() {
 	module=$1 tags=$2
 	shift 2
 	tests=$(added "$module" "" "$tags" "$@" | paste -sd '|' -)
-	${run_by:-} go -C "$module" test -race -count=1 -p 2 -parallel 6 -timeout 60m -tags "$tags" -run "^($tests)\$" "$@"
+	go -C "$module" test -race -count=1 -parallel 8 -timeout 60m -tags "$tags" -run "^($tests)\$" "$@"
 }
 
 # not_run says which tests the tags $1 lack, and why.
@@ -57,7 +49,7 @@ if [ -z "${SANDBOXCTL_TEST_KUBECONFIG:-}" ]; then
 		exit 0
 	fi
 	if ! $CLUSTER status >/dev/null 2>&1; then
-		cluster_down() { $CLUSTER down; }
+		trap '$CLUSTER down; rm -rf "$scratch"' EXIT
 	fi
 	$CLUSTER up
 	eval "$($CLUSTER env)"
@@ -70,17 +62,7 @@ else
 	not_run "$tags" "these need the test internet, which only the local cluster has."
 fi
 
-# The cluster's own tests bring up clusters beside this one: they run at the same
-# time, where no interrupt from a terminal reaches them, and are heard afterwards.
+run_added . "$tags" $packages
 if [ -n "$can_run_local" ]; then
-	(run_by="exec setsid" && run_added testdata/cluster "$tags" .) >"$scratch/clusters" 2>&1 &
-	clusters=$!
+	run_added testdata/cluster "$tags" .
 fi
-failed=
-run_added . "$tags" $packages || failed=yes
-if [ -n "$clusters" ]; then
-	wait "$clusters" || failed=yes
-	clusters=
-	cat "$scratch/clusters"
-fi
-[ -z "$failed" ]
