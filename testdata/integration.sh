@@ -28,7 +28,7 @@ run_added() {
 	module=$1 tags=$2
 	shift 2
 	tests=$(added "$module" "" "$tags" "$@" | paste -sd '|' -)
-	go -C "$module" test -race -count=1 -parallel 8 -timeout 60m -tags "$tags" -run "^($tests)\$" "$@"
+	go -C "$module" test -race -count=1 -parallel 6 -timeout 60m -tags "$tags" -run "^($tests)\$" "$@"
 }
 
 # not_run says which tests the tags $1 lack, and why.
