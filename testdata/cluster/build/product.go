@@ -4,8 +4,8 @@ import (
 	"archive/tar"
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/agentpane/sandboxctl/testdata/cluster/image"
 )
@@ -15,13 +15,8 @@ import (
 // and nothing else. It is kept under the build IDs of all packages that are linked
 // into the program, which Go's cache has at hand.
 func (b Builder) product(ctx context.Context) (string, error) {
-	compile := func(args ...string) (string, error) {
-		cmd := exec.CommandContext(ctx, "go", append([]string{"-C", b.Project}, args...)...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly -buildvcs=false -trimpath", "GOWORK=off")
-		return run(ctx, cmd)
-	}
 	const pkg = "./cmd/sandboxctl"
-	packages, err := compile("list", "-export", "-deps", "-f", "{{.BuildID}}", pkg)
+	packages, err := goCommand(ctx, b.Project, "list", "-export", "-deps", "-f", "{{.BuildID}}", pkg)
 	if err != nil {
 		return "", err
 	}
@@ -30,13 +25,16 @@ func (b Builder) product(ctx context.Context) (string, error) {
 		return "", err
 	}
 	archive, err := b.cached("sandboxctl-image", []string{packages, b.ProductReference}, func(path string) error {
-		program, layer := path+".program", path+".layer"
-		defer os.Remove(program)
-		defer os.Remove(layer)
-		if _, err := compile("build", "-ldflags", "-s -w", "-o", program, pkg); err != nil {
+		scratch, err := os.MkdirTemp("", "product-")
+		if err != nil {
 			return err
 		}
-		err := image.WriteTar(layer, func(archive *tar.Writer) error {
+		defer os.RemoveAll(scratch)
+		program, layer := filepath.Join(scratch, "sandboxctl"), filepath.Join(scratch, "layer")
+		if _, err := goCommand(ctx, b.Project, "build", "-ldflags", strip, "-o", program, pkg); err != nil {
+			return err
+		}
+		err = image.WriteTar(layer, func(archive *tar.Writer) error {
 			return image.AddFile(archive, "sandboxctl", program, 0o755)
 		})
 		if err != nil {
@@ -48,7 +46,7 @@ func (b Builder) product(ctx context.Context) (string, error) {
 		return "", err
 	}
 	for _, path := range old { // each edit of the tree makes another
-		if path != archive && filepath.Ext(path) == "" {
+		if path != archive && !strings.HasSuffix(path, ".new") {
 			if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 				return "", err
 			}

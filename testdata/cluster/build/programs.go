@@ -49,7 +49,7 @@ func (b Builder) program(ctx context.Context, p program) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	toolchain, err := run(ctx, exec.CommandContext(ctx, "go", "-C", dir, "env", "GOVERSION", "GOARCH"))
+	toolchain, err := goCommand(ctx, dir, "env", "GOVERSION", "GOARCH")
 	if err != nil {
 		return "", err
 	}
@@ -58,17 +58,25 @@ func (b Builder) program(ctx context.Context, p program) (string, error) {
 		return "", err
 	}
 	return b.cached(p.name, append(inputs, toolchain, flags), func(path string) error {
-		cmd := exec.CommandContext(ctx, "go", "-C", dir, "build", "-trimpath", "-ldflags", flags, "-o", path, p.pkg)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly -buildvcs=false", "GOWORK=off")
-		_, err := run(ctx, cmd)
+		_, err := goCommand(ctx, dir, "build", "-ldflags", flags, "-o", path, p.pkg)
 		return err
 	})
 }
 
-// linkerFlags drop the symbols (a third of the size) and set the version that
-// Kubernetes' components report (k8s.io/component-base/version).
+// goCommand runs the go command in the folder of a module, so that static programs
+// come out the same wherever that is, and returns what it has printed.
+func goCommand(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"-C", dir}, args...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly -buildvcs=false -trimpath", "GOWORK=off")
+	return run(ctx, cmd)
+}
+
+// strip drops the symbols, a third of the size.
+const strip = "-s -w"
+
+// linkerFlags strip the program, and set the version that Kubernetes' components
+// report (k8s.io/component-base/version).
 func linkerFlags(dir, upstream string) (string, error) {
-	const strip = "-s -w"
 	if upstream == "" {
 		return strip, nil
 	}
