@@ -116,16 +116,12 @@ func (g *ground) simulatedNode() (place string) {
 	return fmt.Sprintf("{nodeSelector: {%s: %s}, tolerations: [{key: %s, operator: Exists}]}", corev1.LabelHostname, name, simulated)
 }
 
-// started is a pool with n ready pods, on a simulated node unless place says
-// where else, a client that watches it, whose writes are counted, and one to fill
-// it.
-func started(b *testing.B, m *measured, n int, place string) (*ground, *Client, *Client, func()) {
+// started is a pool with n ready pods in that place, a client that watches it, whose
+// writes are counted, and one to fill it.
+func started(b *testing.B, m *measured, n int, place func(*ground) string) (*ground, *Client, *Client, func()) {
 	b.Helper()
 	g := newGround(b)
-	if place == "" {
-		place = g.simulatedNode()
-	}
-	fleet := loadFleet(b, fleetFile(g.namespace, "min: 0, max: 5000", scratch, place))
+	fleet := loadFleet(b, fleetFile(g.namespace, "min: 0, max: 5000", scratch, place(g)))
 	filler := g.claimer(fleet, nil)
 	g.fill(filler, n)
 	client := g.claimer(fleet, func(next http.RoundTripper) http.RoundTripper { return writes(&m.writes)(next) })
@@ -141,7 +137,7 @@ func started(b *testing.B, m *measured, n int, place string) (*ground, *Client, 
 func BenchmarkClaimSequential(b *testing.B) {
 	var m measured
 	for b.Loop() {
-		g, client, _, stop := started(b, &m, 120, "")
+		g, client, _, stop := started(b, &m, 120, (*ground).simulatedNode)
 		for range 100 {
 			m.claim(b, client)
 		}
@@ -157,7 +153,7 @@ func BenchmarkClaimSequential(b *testing.B) {
 func BenchmarkClaimBurst(b *testing.B) {
 	var m measured
 	for b.Loop() {
-		g, client, _, stop := started(b, &m, 200, "")
+		g, client, _, stop := started(b, &m, 200, (*ground).simulatedNode)
 		at150 := func(do func(i int)) {
 			var working sync.WaitGroup
 			begin := make(chan struct{})
@@ -185,7 +181,7 @@ func BenchmarkClaimSustained(b *testing.B) {
 	var m measured
 	const seconds, perSecond = 60, 30
 	for b.Loop() {
-		g, client, filler, stop := started(b, &m, 200, nowhere)
+		g, client, filler, stop := started(b, &m, 200, func(*ground) string { return nowhere })
 		var working sync.WaitGroup
 		next := time.NewTicker(time.Second / perSecond)
 		for range seconds {
