@@ -124,7 +124,7 @@ func TestIdleSandboxIsStopped(t *testing.T) {
 // run, although nobody has told its pod.
 func TestIdleLooksAtTmux(t *testing.T) {
 	r := newTrial(t)
-	const declared = "  a: {template: t, idle: {after: 30m, action: stop}, sessions: {s: {windows: [{window_name: w, panes: [{shell_command: \"until [ -e /workspace/end ]; do date; sleep 1; done\"}]}]}}}\n"
+	const declared = "  a: {template: t, idle: {after: 30m, action: stop}, sessions: {s: {windows: [{window_name: w, panes: [{shell_command: \"until [ -e end ]; do date; sleep 1; done\"}]}]}}}\n"
 	file := r.file("", declared)
 	r.done(r.run("apply", "--yes", "-f", file))
 	r.eventually("tmux prints later than the pod knows", func(context.Context) bool {
@@ -141,7 +141,7 @@ func TestIdleLooksAtTmux(t *testing.T) {
 	if at := r.noted("a"); !at.After(before) {
 		t.Errorf("what was seen is not noted: %s, before %s", at, before)
 	}
-	r.done(r.run("exec", "a", "-f", file, "--", "touch", "/workspace/end"))
+	r.done(r.run("exec", "a", "-f", file, "--", "touch", "end"))
 	r.eventually("nothing is printed any more", func(context.Context) bool {
 		return r.done(r.run("exec", "a", "-f", file, "--", "tmux", "display-message", "-p", "-t", "s", "#{pane_dead}")).stdout == "1\n"
 	})
