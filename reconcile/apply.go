@@ -91,6 +91,7 @@ func (r *Reconciler) ApplyLocked(ctx context.Context, fleet *schema.Fleet, p pla
 // applyWaves makes the changes and then the pools' levels, and notes in result
 // what was done.
 func (r *Reconciler) applyWaves(ctx context.Context, fleet *schema.Fleet, p plan.Plan, changes []plan.Change, result *Result, tell func(Event)) error {
+	r.rules = p.Rules() // of its own: see of
 	claims, err := r.claims(p)
 	if err != nil {
 		return err
@@ -257,9 +258,9 @@ func (r *Reconciler) makeChange(ctx context.Context, change plan.Change) (plan.C
 		}
 		return change, r.delete(request, change)
 	case plan.Create:
-		return change, r.createInQuota(request, change)
+		return change, r.admitted(request, change, func() error { return r.create(request, change) })
 	default:
-		return change, r.update(request, change)
+		return change, r.admitted(request, change, func() error { return r.update(request, change) })
 	}
 }
 

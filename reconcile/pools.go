@@ -67,7 +67,7 @@ func (r *Reconciler) claims(p plan.Plan) (*claim.Client, error) {
 func (r *Reconciler) start(ctx context.Context, claims *claim.Client, change plan.Change) (plan.Change, error) {
 	change.Became = change.Desired.GetName()
 	if change.Adopt == nil {
-		return change, r.createInQuota(ctx, change)
+		return change, r.admitted(ctx, change, func() error { return r.create(ctx, change) })
 	}
 	adoption := claim.Adoption{
 		Pool: change.Adopt.Pool, Sandbox: change.Adopt.Sandbox, Cold: change.Desired.GetName(),
@@ -93,7 +93,7 @@ func (r *Reconciler) start(ctx context.Context, claims *claim.Client, change pla
 			return change, err
 		}
 	}
-	if err := r.createInQuota(ctx, change); err != nil {
+	if err := r.admitted(ctx, change, func() error { return r.create(ctx, change) }); err != nil {
 		return change, err
 	}
 	return change, claims.Settle(ctx, adoption)
@@ -135,7 +135,10 @@ func (r *Reconciler) applyPoolChange(ctx context.Context, claims *claim.Client, 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
 	if change.Action == plan.Create {
-		_, err := claims.Make(ctx, change.Desired, change.Volume)
+		err := r.admitted(ctx, change, func() error {
+			_, err := claims.Make(ctx, change.Desired, change.Volume)
+			return err
+		})
 		if claim.Taken(err) {
 			err = errUntouched
 		}

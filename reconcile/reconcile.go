@@ -50,6 +50,8 @@ type Reconciler struct {
 	// whose change is under way.
 	audit *audit.Recorder
 	fleet *schema.Fleet
+	// rules are what it changes of what others are judged by.
+	rules plan.Rules
 	// enforce: no pod is made where its policy would not hold.
 	enforce bool
 	// probing is held by the one who probes that.

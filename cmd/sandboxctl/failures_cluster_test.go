@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"os"
 	"strings"
 	"testing"
 
@@ -209,6 +211,19 @@ func TestLimitsExceeded(t *testing.T) {
 	r.file(large, greedy)
 	r.done(r.run("apply", "--yes", "-f", file))
 	r.noChanges(file)
+
+	// So it is with the pods of a pool. Each time, admission has to learn of the new
+	// limits before it lets them in.
+	for range 3 {
+		r.file(small, oneSandbox)
+		r.done(r.run("apply", "--yes", "-f", file))
+		r.file(large+"pools: {p: {template: t, min: 1, max: 2}}\n", oneSandbox)
+		content, err := os.ReadFile(file)
+		r.must(err)
+		r.must(os.WriteFile(file, bytes.Replace(content, []byte(`resources: {cpu: "1"`), []byte(`resources: {cpu: "2"`), 1), 0o600))
+		r.done(r.run("apply", "--yes", "-f", file))
+		r.noChanges(file)
+	}
 }
 
 // TestPolicyThatRefuses is an admission policy of the cluster.
