@@ -91,10 +91,11 @@ func (c *Client) hold(uid types.UID) bool {
 
 func (c *Client) let(uid types.UID) { c.held.Delete(uid) }
 
-// usable are the pods that the order can have, the best first.
+// usable are the pods that the order can have, in an order that spreads those who
+// claim at once.
 func (s sighting) usable(o order) []pool.Pod {
 	candidates := slices.DeleteFunc(slices.Clone(s.pods), func(p pool.Pod) bool { return !p.Usable(o.blueprint, s.cordoned) })
-	pool.Rank(candidates, rand.Uint64()) // only spreads those who claim at once
+	rand.Shuffle(len(candidates), func(i, j int) { candidates[i], candidates[j] = candidates[j], candidates[i] })
 	return candidates
 }
 

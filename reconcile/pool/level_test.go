@@ -275,21 +275,3 @@ func TestMetrics(t *testing.T) {
 		t.Error("what cannot be read is an error")
 	}
 }
-
-func TestRankSpreads(t *testing.T) {
-	var pods []Pod
-	for i := range 100 {
-		pods = append(pods, Pod{Name: fmt.Sprint(i), UID: types.UID(fmt.Sprintf("uid-%d", i)), Ready: i < 50})
-	}
-	firsts := map[string]bool{}
-	for seed := range uint64(200) {
-		Rank(pods, seed)
-		if !pods[0].Ready {
-			t.Fatal("one that is not ready comes first")
-		}
-		firsts[pods[0].Name] = true
-	}
-	if len(firsts) < 40 { // of 50, 200 draws leave out one on average
-		t.Errorf("only %d of 50 ever come first", len(firsts))
-	}
-}

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -138,33 +137,4 @@ func meanOfLast(claims []Gone) *float64 {
 		sum += claim.Milliseconds
 	}
 	return new(float64(sum) / float64(len(claims)))
-}
-
-// Rank sorts pods by how good they are to be claimed: those that a claim can use
-// at once first, and among equals in an order that seed makes, so that those who
-// claim at the same time do not all want the same one.
-func Rank(pods []Pod, seed uint64) {
-	slices.SortFunc(pods, func(a, b Pod) int {
-		if a.Ready != b.Ready {
-			if a.Ready {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(mix(seed, a.UID), mix(seed, b.UID))
-	})
-}
-
-// mix is FNV-1a of seed and uid, and then the finalizer of MurmurHash3, without
-// which like uids would keep their order: a rendezvous hash, which keeps no
-// secret.
-func mix[T ~string](seed uint64, uid T) uint64 {
-	const offset, prime = 14695981039346656037, 1099511628211
-	hash := offset ^ seed
-	for i := range len(uid) {
-		hash = (hash ^ uint64(uid[i])) * prime
-	}
-	hash = (hash ^ hash>>33) * 0xff51afd7ed558ccd
-	hash = (hash ^ hash>>33) * 0xc4ceb9fe1a85ec53
-	return hash ^ hash>>33
 }
