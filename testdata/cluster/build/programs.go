@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 )
 
 // program is a Go program out of a module that pins it: a folder beside this
@@ -27,10 +28,10 @@ var programs = []program{
 	kubernetes("kube-scheduler"),
 	kubernetes("kube-proxy"),
 	kubernetes("kubectl"),
-	{name: "kube-network-policies", module: "kube-network-policies", pkg: "sigs.k8s.io/kube-network-policies/cmd/kube-network-policies/standard"},
-	{name: "coredns", module: "coredns", pkg: "github.com/coredns/coredns"},
+	{name: "kube-network-policies", module: "kubernetes", pkg: "sigs.k8s.io/kube-network-policies/cmd/kube-network-policies/standard"},
+	{name: "coredns", module: "kubernetes", pkg: "./coredns"},
+	{name: "metrics-server", module: "kubernetes", pkg: "sigs.k8s.io/metrics-server/cmd/metrics-server"},
 	{name: "local-path-provisioner", module: "local-path-provisioner", pkg: "github.com/rancher/local-path-provisioner"},
-	{name: "metrics-server", module: "metrics-server", pkg: "sigs.k8s.io/metrics-server/cmd/metrics-server"},
 }
 
 func kubernetes(name string) program {
@@ -40,10 +41,15 @@ func kubernetes(name string) program {
 // program builds p, if need be, and returns its path.
 func (b Builder) program(ctx context.Context, p program) (string, error) {
 	dir := b.Source
-	sources := []string{filepath.Join(dir, "go.mod"), filepath.Join(dir, "go.sum"), filepath.Join(dir, p.pkg), filepath.Join(dir, "internet")}
 	if p.module != "" {
 		dir = filepath.Join(dir, "build", p.module)
-		sources = []string{filepath.Join(dir, "go.mod"), filepath.Join(dir, "go.sum")}
+	}
+	sources := []string{filepath.Join(dir, "go.mod"), filepath.Join(dir, "go.sum")}
+	if strings.HasPrefix(p.pkg, "./") {
+		sources = append(sources, filepath.Join(dir, p.pkg))
+	}
+	if p.module == "" {
+		sources = append(sources, filepath.Join(dir, "internet"))
 	}
 	inputs, err := contents(sources...)
 	if err != nil {
