@@ -51,17 +51,22 @@ func main() {
 // run runs the command line and returns the exit code: 0 done, 1 failed, and
 // what a command says otherwise by an exitCode.
 func run(ctx context.Context, args []string, env environment) int {
+	stdout := &noting{Writer: env.stdout}
+	env.stdout = stdout
 	root := newRootCommand(env)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if code, ok := errors.AsType[exitCode](err); ok {
 		return int(code)
 	}
-	if err != nil {
-		printError(env.stderr, errors.Join(err, printBroken(env.stdout, cmd, err)))
-		return 1
+	if err == nil {
+		return 0
 	}
-	return 0
+	if !stdout.written { // half a result is none with an error after it
+		err = errors.Join(err, printFailed(stdout, cmd, err))
+	}
+	printError(env.stderr, err)
+	return 1
 }
 
 func newRootCommand(env environment) *cobra.Command {

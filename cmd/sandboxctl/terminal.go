@@ -13,6 +13,9 @@ import (
 // unfiltered returns the stream behind a writer that changes colours: what a
 // sandbox's command prints may be anything, also a file.
 func unfiltered(out io.Writer) io.Writer {
+	if noting, ok := out.(*noting); ok {
+		out = noting.Writer
+	}
 	if filter, ok := out.(*colorprofile.Writer); ok {
 		return filter.Forward
 	}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/agentpane/sandboxctl/reconcile/failure"
+	"github.com/agentpane/sandboxctl/schema/diagnostic"
+)
+
+// brokenFiles is the error of fleet files that cannot be used. It has been
+// printed for people when it is returned.
+type brokenFiles struct{ found diagnostic.List }
+
+func (b brokenFiles) errors() []diagnostic.Diagnostic {
+	var errs []diagnostic.Diagnostic
+	for _, finding := range b.found {
+		if finding.Severity == diagnostic.Error {
+			errs = append(errs, finding)
+		}
+	}
+	return errs
+}
+
+func (b brokenFiles) Error() string {
+	return count(len(b.errors()), "error") + " in the fleet files"
+}
+
+// failedInfo is the JSON of every command that fails before it has a result.
+type failedInfo struct {
+	FormatVersion string      `json:"formatVersion"`
+	Errors        []errorInfo `json:"errors"`
+}
+
+// errorInfo is one error: a failure has a code, and may have an object and
+// details; an error of a file has where it stands, which is null for a file that
+// cannot be read, and for all that no file is to blame for.
+type errorInfo struct {
+	Code    failure.Code   `json:"code"`
+	Message string         `json:"message"`
+	Hint    string         `json:"hint"`
+	Object  failure.Object `json:"object,omitzero"`
+	Details map[string]any `json:"details,omitempty"`
+	File    *string        `json:"file"`
+	Line    *int           `json:"line"`
+	Column  *int           `json:"column"`
+	Path    string         `json:"path"`
+}
+
+// printFailed prints the errors in err for programs, in the format that the
+// command was asked for.
+func printFailed(out io.Writer, cmd *cobra.Command, err error) error {
+	flag := cmd.Flag("output")
+	if flag == nil {
+		return nil
+	}
+	switch outputFormat(flag.Value.String()) {
+	case outputJSON:
+		info := failedInfo{FormatVersion: formatVersion}
+		for _, err := range splitErrors(err) {
+			info.Errors = append(info.Errors, errorInfos(err)...)
+		}
+		return printJSON(out, info)
+	case outputGitHub:
+		for _, err := range splitErrors(err) {
+			annotateError(out, err)
+		}
+	}
+	return nil
+}
+
+func errorInfos(err error) []errorInfo {
+	if broken, ok := errors.AsType[brokenFiles](err); ok {
+		var infos []errorInfo
+		for _, finding := range broken.errors() {
+			info := errorInfo{Path: finding.Path, Message: finding.Summary, Hint: finding.Detail}
+			if at := finding.Subject; at.File != nil {
+				info.File, info.Line, info.Column = &at.File.Name, &at.Start.Line, &at.Start.Column
+			}
+			infos = append(infos, info)
+		}
+		return infos
+	}
+	text, hint := errorText(err)
+	info := errorInfo{Message: text, Hint: hint}
+	if failed, ok := errors.AsType[*failure.Error](err); ok {
+		info.Code, info.Object, info.Details = failed.Code, failed.Object, failed.Details
+		info.Message = strings.TrimPrefix(text, string(failed.Code)+": ")
+	}
+	return []errorInfo{info}
+}
+
+func annotateError(out io.Writer, err error) {
+	broken, ok := errors.AsType[brokenFiles](err)
+	if !ok {
+		text, hint := errorText(err)
+		printAnnotation(out, "error", diagnostic.Range{}, strings.TrimSpace(text+"\n"+hint))
+		return
+	}
+	for _, finding := range broken.found {
+		message := strings.TrimSpace(finding.Summary + "\n" + finding.Detail)
+		printAnnotation(out, strings.ToLower(finding.Severity.String()), finding.Subject, message)
+	}
+}
+
+// noting notes whether anything was written.
+type noting struct {
+	io.Writer
+	written bool
+}
+
+func (n *noting) Write(p []byte) (int, error) {
+	n.written = n.written || len(p) > 0
+	return n.Writer.Write(p)
+}
