@@ -6,10 +6,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -376,6 +378,26 @@ func TestClaim(t *testing.T) {
 	if err := goleak.Find(before, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 		goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*ClientConn).readLoop"), goleak.IgnoreAnyFunction("internal/poll.runtime_pollWait")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLeaseThatIsTooShort runs out before the pod has started.
+func TestLeaseThatIsTooShort(t *testing.T) {
+	g := newGround(t)
+	client := g.claimer(loadFleet(t, fleetFile(g.namespace, "min: 0, max: 1", scratch, "{nodeSelector: {there: is none}}")), nil)
+	claimed := make(chan error, 1)
+	go func() {
+		_, err := client.Claim(t.Context(), Request{Pool: "p", TTL: time.Millisecond})
+		claimed <- err
+	}()
+	g.census.until(t, "the pod is there", func() bool { return len(g.census.alive) == 1 })
+	if err := g.client.CoreV1().Pods(g.namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil { // as the next reconcile does
+		t.Fatal(err)
+	}
+	err := <-claimed
+	failed, ok := errors.AsType[*failure.Error](err)
+	if !ok || failed.Code != failure.WarmPodNotFound || !strings.Contains(failed.Hint, "lease has run out") {
+		t.Errorf("it failed with %v", err)
 	}
 }
 

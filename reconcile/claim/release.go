@@ -128,7 +128,11 @@ func (c *Client) unready(ctx context.Context, name string, err error) error {
 // judge tells whether the pod is ready, or never will be.
 func (c *Client) judge(object *unstructured.Unstructured, uid types.UID) (bool, error) {
 	if object.GetUID() != uid || object.GetDeletionTimestamp() != nil {
-		return false, failure.New(failure.WarmPodNotFound, c.about("pod", object.GetName()), "pod %s went before it was ready", object.GetName())
+		went := failure.New(failure.WarmPodNotFound, c.about("pod", object.GetName()), "pod %s went before it was ready", object.GetName())
+		if pod, _ := pool.Read(object); pod.Claim.Expired(c.now()) {
+			went = went.WithHint("The claim's lease has run out meanwhile: claim for longer (--ttl).")
+		}
+		return false, went
 	}
 	var pod corev1.Pod
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &pod); err != nil {
