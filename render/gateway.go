@@ -206,13 +206,17 @@ func (r *renderer) gatewayPods() networkingv1.NetworkPolicyPeer {
 // GatewayService returns the name of the Service whose address is the gateway's.
 func GatewayService(fleet *schema.Fleet) string { return GatewayComponent + "-" + fleet.Name }
 
-// dns makes the gateway the pod's DNS.
+// dns makes the gateway the pod's DNS. A packet that is lost costs two seconds, and
+// not five, as resolv.conf(5) has it; the ten that it tries for stay.
 func (r *renderer) dns(spec *corev1.PodSpec) {
 	if r.gateway == nil {
 		return
 	}
 	spec.DNSPolicy = corev1.DNSNone
-	spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{UnknownAddress}}
+	spec.DNSConfig = &corev1.PodDNSConfig{
+		Nameservers: []string{UnknownAddress},
+		Options:     []corev1.PodDNSConfigOption{{Name: "timeout", Value: new("2")}, {Name: "attempts", Value: new("5")}},
+	}
 }
 
 // ServiceAddress returns the address of a Service; empty where it has none.
