@@ -116,28 +116,33 @@ func (g *ground) simulatedNode() (place string) {
 	return fmt.Sprintf("{nodeSelector: {%s: %s}, tolerations: [{key: %s, operator: Exists}]}", corev1.LabelHostname, name, simulated)
 }
 
-// started is a pool with n ready pods in that place, a client that watches it, whose
-// writes are counted, and one to fill it.
-func started(b *testing.B, m *measured, n int, place func(*ground) string) (*ground, *Client, *Client, func()) {
+// started is a pool with n ready pods in that place, and a client that watches it,
+// whose writes are counted.
+func started(b *testing.B, m *measured, n int, place func(*ground) string) (*ground, *Client, func()) {
 	b.Helper()
 	g := newGround(b)
 	fleet := loadFleet(b, fleetFile(g.namespace, "min: 0, max: 5000", scratch, place(g)))
-	filler := g.claimer(fleet, nil)
-	g.fill(filler, n)
+	g.fill(g.claimer(fleet, nil), n)
 	client := g.claimer(fleet, func(next http.RoundTripper) http.RoundTripper { return writes(&m.writes)(next) })
-	ctx, stop := context.WithCancel(b.Context())
+	return g, client, g.start(client)
+}
+
+// start has the client watch, until it is stopped.
+func (g *ground) start(client *Client) func() {
+	g.Helper()
+	ctx, stop := context.WithCancel(g.Context())
 	wait, err := client.Start(ctx)
 	if err != nil {
-		b.Fatal(err)
+		g.Fatal(err)
 	}
-	return g, client, filler, func() { stop(); wait() }
+	return func() { stop(); wait() }
 }
 
 // BenchmarkClaimSequential claims 100, one after the other.
 func BenchmarkClaimSequential(b *testing.B) {
 	var m measured
 	for b.Loop() {
-		g, client, _, stop := started(b, &m, 120, (*ground).simulatedNode)
+		g, client, stop := started(b, &m, 120, (*ground).simulatedNode)
 		for range 100 {
 			m.claim(b, client)
 		}
@@ -153,7 +158,7 @@ func BenchmarkClaimSequential(b *testing.B) {
 func BenchmarkClaimBurst(b *testing.B) {
 	var m measured
 	for b.Loop() {
-		g, client, _, stop := started(b, &m, 200, (*ground).simulatedNode)
+		g, client, stop := started(b, &m, 200, (*ground).simulatedNode)
 		at150 := func(do func(i int)) {
 			var working sync.WaitGroup
 			begin := make(chan struct{})
@@ -175,29 +180,32 @@ func BenchmarkClaimBurst(b *testing.B) {
 }
 
 // BenchmarkClaimSustained claims 30 a second for a minute out of a pool of 200,
-// which is refilled each second: with pods that need no scheduler and no node, as
-// those that start 30 pods a second leave a small machine no time.
+// which is refilled as fast: with pods that need no scheduler and no node, as those
+// that start 30 pods a second leave a small machine no time.
 func BenchmarkClaimSustained(b *testing.B) {
 	var m measured
-	const seconds, perSecond = 60, 30
+	const claims, perSecond, perRefill = 60 * 30, 30, 3
 	for b.Loop() {
-		g, client, filler, stop := started(b, &m, 200, func(*ground) string { return nowhere })
+		g, client, stop := started(b, &m, 200, func(*ground) string { return nowhere })
+		filler := g.claimer(client.fleet, nil) // whose writes are not counted
+		stopFiller := g.start(filler)
 		var working sync.WaitGroup
 		next := time.NewTicker(time.Second / perSecond)
-		for range seconds {
-			for range perSecond {
-				<-next.C
-				working.Go(func() { m.claim(b, client) })
+		for i := range claims {
+			<-next.C
+			working.Go(func() { m.claim(b, client) })
+			if i%perRefill == 0 {
+				working.Go(func() {
+					if _, err := filler.Prewarm(g.Context(), "p", perRefill, time.Hour); err != nil {
+						b.Error(err)
+					}
+				})
 			}
-			working.Go(func() {
-				if _, err := filler.Prewarm(g.Context(), "p", perSecond, time.Hour); err != nil {
-					b.Error(err)
-				}
-			})
 		}
 		next.Stop()
 		working.Wait()
 		stop()
+		stopFiller()
 		g.census.check(b, 5000)
 	}
 	m.report(b)

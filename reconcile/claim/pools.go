@@ -71,19 +71,18 @@ func (c *Client) Pools(ctx context.Context) ([]Pool, error) {
 // Discover returns the pods of a pool, by its name and its label, whose level is
 // about to change, and records how many they are.
 func (c *Client) Discover(ctx context.Context, name, poolID string) ([]pool.Pod, error) {
-	pods, err := c.Pods(ctx, poolID)
+	seen, err := c.source.look(ctx, poolID)
 	if err != nil {
 		return nil, err
 	}
-	warm := sighting{pods: pods}.warm()
 	about := audit.About{Namespace: c.fleet.Namespace, ResourceName: name}
 	allocated := 0
-	for _, pod := range pods {
+	for _, pod := range seen.pods {
 		if pod.Claim != nil {
 			allocated++
 		}
 	}
-	return pods, c.audit.Discovery(about, warm, allocated)
+	return seen.pods, c.audit.Discovery(about, seen.warm(), allocated)
 }
 
 // concurrency is how many requests are under way at once, as in package
