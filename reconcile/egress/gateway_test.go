@@ -181,12 +181,9 @@ func newRig(t testing.TB, limits egress.Limits) *rig {
 		}
 	})
 	t.Cleanup(r.stop)
-	r.wait("the gateway to listen", func() bool {
-		conn, err := r.dial(sandbox, 22222)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
+	r.wait("the gateway to be ready", func() bool { // a connection might be heard of late, and have a place then
+		code, _ := ready(r.Gateway)
+		return code == http.StatusOK
 	})
 	return r
 }
@@ -281,7 +278,7 @@ type nameServer struct {
 func newNameServer(t testing.TB) *nameServer {
 	t.Helper()
 	n := &nameServer{names: map[string][]string{}, asked: map[string]int{}}
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	packets, err := net.ListenPacket("udp", "127.78.1.1:0") // where nobody else has the same port of TCP
 	if err != nil {
 		t.Fatal(err)
 	}
