@@ -48,7 +48,11 @@ func TestPodThatCrashes(t *testing.T) {
     template: t
     pod: {containers: [{name: sandbox, command: [/bin/sh, -c, 'echo starting; printf "\033[31mno such model\033[0m\n"; exit 7']}]}
 `)
-	o := r.run("apply", "--yes", "-f", file)
+	var o outcome
+	r.eventually("it is known to crash", func(context.Context) bool { // at first, the kubelet may find it ready for a moment
+		o = r.run("apply", "--yes", "-f", file)
+		return o.code != 0
+	})
 	r.refused(o, failure.PodNotRunning, "CrashLoopBackOff", "exit code 7; its last line of output: [31mno such model[0m")
 	if strings.Contains(o.stderr, "\x1b") || strings.Contains(o.stderr, "starting; ") {
 		t.Errorf("more was printed than that:\n%q", o.stderr)

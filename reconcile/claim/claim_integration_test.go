@@ -384,7 +384,7 @@ func TestClaim(t *testing.T) {
 // TestLeaseThatIsTooShort runs out before the pod has started.
 func TestLeaseThatIsTooShort(t *testing.T) {
 	g := newGround(t)
-	client := g.claimer(loadFleet(t, fleetFile(g.namespace, "min: 0, max: 1", scratch, "{nodeSelector: {there: is none}}")), nil)
+	client := g.claimer(loadFleet(t, fleetFile(g.namespace, "min: 0, max: 1", scratch, "{nodeSelector: {there-is: none}}")), nil)
 	claimed := make(chan error, 1)
 	go func() {
 		_, err := client.Claim(t.Context(), Request{Pool: "p", TTL: time.Millisecond})
