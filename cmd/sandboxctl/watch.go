@@ -111,10 +111,10 @@ func runWatch(ctx context.Context, env environment, options watchOptions) (err e
 	options.resync.Detect, options.resync.Plan = options.mode == modeDetect, options.plan
 	log := newWatchLog(env, options.log)
 	fleets, found := readAs(options.files.files, strings.NewReader(""), renderedOf)
-	if found.HasErrors() {
-		return printFindings(env, found)
-	}
 	log.findings(found)
+	if found.HasErrors() {
+		return brokenFiles{found}
+	}
 	paths := options.files.files
 	if len(paths) == 0 {
 		paths = []string{schema.DefaultFile}

@@ -31,8 +31,9 @@ type watchLog struct {
 	env        environment
 	structured *slog.Logger // nil for people
 
-	mutex sync.Mutex // protects found, and the order of lines
-	found string     // what was last found in the files
+	mutex   sync.Mutex // protects found and inForce, and the order of lines
+	found   string     // what was last found in the files
+	inForce bool       // there was a good file
 }
 
 func newWatchLog(env environment, format logFormat) *watchLog {
@@ -61,6 +62,8 @@ func (l *watchLog) findings(found diagnostic.List) {
 	l.mutex.Lock()
 	same := text.String() == l.found
 	l.found = text.String()
+	l.inForce = l.inForce || !found.HasErrors()
+	inForce := l.inForce
 	l.mutex.Unlock()
 	if same {
 		return
@@ -68,7 +71,7 @@ func (l *watchLog) findings(found diagnostic.List) {
 	if l.structured == nil {
 		l.line("the file was read")
 		fmt.Fprint(l.env.stderr, text.String())
-		if found.HasErrors() {
+		if found.HasErrors() && inForce {
 			l.line("nothing was changed: the last good file stays in force")
 		}
 		return
