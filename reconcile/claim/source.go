@@ -28,6 +28,8 @@ type source interface {
 	took(*unstructured.Unstructured)
 	// tried: these pods were not to be had.
 	tried(...pool.Pod)
+	// stands tells whether a pod is still as it was seen, as far as is known.
+	stands(pool.Pod) bool
 }
 
 // lister asks the cluster each time.
@@ -49,6 +51,7 @@ func (l lister) look(ctx context.Context, poolID string) (sighting, error) {
 
 func (lister) took(*unstructured.Unstructured) {}
 func (lister) tried(...pool.Pod)               {}
+func (lister) stands(pool.Pod) bool            { return true }
 
 // Pods returns the pods of a pool, by its label; of all of the fleet's pools
 // where that is empty.

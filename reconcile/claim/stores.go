@@ -32,6 +32,11 @@ type knownPod struct {
 	stale bool
 }
 
+// is tells whether the pod is known as it was then.
+func (k knownPod) is(pod pool.Pod) bool {
+	return k.UID == pod.UID && k.ResourceVersion == pod.ResourceVersion
+}
+
 // WriteMemory is how long an own write counts more than what a watch shows. A
 // watch is late by milliseconds, or by seconds on a server that is overloaded;
 // after longer than this the write was lost, as when etcd was restored from a
@@ -87,7 +92,7 @@ func (s *podStore) later(known, seen knownPod) knownPod {
 	if err == nil && order < 0 && s.now().Sub(known.written) < WriteMemory {
 		return known
 	}
-	seen.stale = known.stale && seen.ResourceVersion == known.ResourceVersion
+	seen.stale = known.stale && known.is(seen.Pod)
 	return seen
 }
 
@@ -103,12 +108,19 @@ func (s *podStore) tried(pods []pool.Pod) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for _, pod := range pods {
-		known := s.byPool[pod.Pool][pod.Name]
-		if known.UID == pod.UID && known.ResourceVersion == pod.ResourceVersion {
+		if known := s.byPool[pod.Pool][pod.Name]; known.is(pod) {
 			known.stale = true
 			s.keep(known)
 		}
 	}
+}
+
+// stands tells whether a pod is known as it was, and may be tried.
+func (s *podStore) stands(pod pool.Pod) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	known := s.byPool[pod.Pool][pod.Name]
+	return known.is(pod) && !known.stale
 }
 
 // Add, Update, Delete, Replace and Resync make it a store for a reflector.

@@ -63,9 +63,29 @@ func TestPodStore(t *testing.T) {
 			if pod.Going {
 				got += " going"
 			}
+			if store.stands(pod) == pod.Going {
+				t.Errorf("%s: %s may be tried: %t", name, got, pod.Going)
+			}
 		}
 		if got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
+	}
+}
+
+// TestPodStands: what was seen of a pod stands until it changes.
+func TestPodStands(t *testing.T) {
+	store := newPodStore(time.Now)
+	store.wrote(storedPod("u", "9"))
+	seen := store.of("p")[0]
+	if !store.stands(seen) {
+		t.Error("nothing has changed, and it does not stand")
+	}
+	store.wrote(storedPod("u", "10"))
+	if store.stands(seen) {
+		t.Error("it stands, and the pod has changed")
+	}
+	if store.stands(pool.Pod{Name: "b", Pool: "p", UID: "w"}) {
+		t.Error("a pod stands that nobody has seen")
 	}
 }

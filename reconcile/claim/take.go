@@ -57,12 +57,16 @@ func (c *Client) take(ctx context.Context, o order) (*unstructured.Unstructured,
 			return nil, err
 		}
 		o.warm = seen.warm()
-		tried := 0
+		outdated := false
 		for _, pod := range seen.usable(o) {
+			if !c.source.stands(pod) {
+				outdated = true
+				continue
+			}
 			if !c.hold(pod.UID) {
 				continue // another claim of this process is about to have it
 			}
-			tried++
+			outdated = true
 			taken, err := c.patch(ctx, o.on(pod, true, c.now()), o)
 			if errors.Is(err, errTaken) {
 				c.source.tried(pod)
@@ -72,7 +76,7 @@ func (c *Client) take(ctx context.Context, o order) (*unstructured.Unstructured,
 				return taken, err
 			}
 		}
-		if tried > 0 {
+		if outdated {
 			continue
 		}
 		started, err := c.start(ctx, o, seen)
