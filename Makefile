@@ -4,8 +4,9 @@ IMAGE ?= agentpane/agent-sandbox:dev
 GATEWAY_IMAGE ?= agentpane/sandboxctl:dev
 ENGINE ?= docker
 
-# How often `make races` runs each race.
+# How often `make races` runs each race, and how many claims it makes after that.
 ROUNDS ?= 50
+CLAIMS ?= 100000
 
 # Flags of testdata/cluster, as "--name b --network 10.213.0.4/30".
 CLUSTER_FLAGS ?=
@@ -54,8 +55,9 @@ soak: ## hours of faults, SOAKTIME at most (4h): crashes after every write, fail
 fuzz: ## fuzz what reads strangers' input, FUZZTIME each (10m)
 	@sh testdata/fuzz.sh
 
-races: ## run the races for warm pods many times (ROUNDS=50), on the cluster of SANDBOXCTL_TEST_KUBECONFIG
+races: ## run the races for warm pods many times (ROUNDS=50) and CLAIMS=100000, on the cluster of SANDBOXCTL_TEST_KUBECONFIG
 	SANDBOXCTL_RACE_ROUNDS=$(ROUNDS) go test -race -count=1 -tags integration -timeout 60m -run 'Race|Crash' ./reconcile/claim
+	SANDBOXCTL_RACE_CLAIMS=$(CLAIMS) go test -v -count=1 -tags integration -timeout 120m -run ManyClaims ./reconcile/claim
 
 demo: ## the main job on a real cluster: kind where an engine answers, else the local one
 	@sh testdata/demo.sh

@@ -103,22 +103,25 @@ func claimAll(ctx context.Context, client *Client, n int, request func(int) Requ
 	return got
 }
 
-// raceRounds is how often the races are run; the long version says more.
-func raceRounds(t *testing.T) int {
-	if text := os.Getenv("SANDBOXCTL_RACE_ROUNDS"); text != "" {
-		rounds, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return rounds
+// setting is how often something is done: short, unless the variable, of a long
+// version, says more.
+func setting(t *testing.T, variable string, short int) int {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return short
 	}
-	return 2
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", variable, err)
+	}
+	return n
 }
 
 // TestRaceOfProcesses has 64 claimers in four processes want the pods of a pool
 // that may have 50: each pod is one sandbox's, and there never are more.
 func TestRaceOfProcesses(t *testing.T) {
-	for range raceRounds(t) {
+	for range setting(t, "SANDBOXCTL_RACE_ROUNDS", 2) {
 		g := newGround(t)
 		const settings, most = "min: 0, max: 50", 50
 		client := g.claimer(loadFleet(t, fleetFile(g.namespace, settings, scratch, nowhere)), nil)
@@ -165,20 +168,19 @@ func TestRaceOfProcesses(t *testing.T) {
 	}
 }
 
-// lagging shows a pool as it was when it last looked, seconds ago.
+// lagging shows a pool as it was when it last looked, that long ago at most.
 type lagging struct {
 	source
+	lag    time.Duration
 	mutex  sync.Mutex // protects what follows
 	before sighting
 	looked time.Time
 }
 
-const lag = 3 * time.Second
-
 func (l *lagging) look(ctx context.Context, poolID string) (sighting, error) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
-	if time.Since(l.looked) < lag {
+	if time.Since(l.looked) < l.lag {
 		return l.before, nil
 	}
 	seen, err := l.source.look(ctx, poolID)
@@ -197,7 +199,7 @@ func TestRaceWithLaggingCaches(t *testing.T) {
 	for i := range results {
 		claiming.Go(func() {
 			client := g.claimer(fleet, nil)
-			client.source = &lagging{source: client.source}
+			client.source = &lagging{source: client.source, lag: 3 * time.Second}
 			results[i] = claimAll(t.Context(), client, 16, func(i int) Request {
 				if i%2 == 0 {
 					return Request{Pool: "p", Name: fmt.Sprintf("wanted-%d", i/2)}

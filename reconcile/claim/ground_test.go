@@ -270,6 +270,17 @@ func (g *ground) claimer(fleet *schema.Fleet, wrap func(http.RoundTripper) http.
 	return client
 }
 
+// start has the client watch, until it is stopped.
+func (g *ground) start(client *Client) func() {
+	g.Helper()
+	ctx, stop := context.WithCancel(g.Context())
+	wait, err := client.Start(ctx)
+	if err != nil {
+		g.Fatal(err)
+	}
+	return func() { stop(); wait() }
+}
+
 var counter atomic.Int64
 
 // testRandom makes texts that are all different, also between processes.
