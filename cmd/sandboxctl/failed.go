@@ -15,8 +15,8 @@ import (
 // printed for people when it is returned.
 type brokenFiles struct{ found diagnostic.List }
 
-func (b brokenFiles) errors() []diagnostic.Diagnostic {
-	var errs []diagnostic.Diagnostic
+func (b brokenFiles) errors() diagnostic.List {
+	var errs diagnostic.List
 	for _, finding := range b.found {
 		if finding.Severity == diagnostic.Error {
 			errs = append(errs, finding)
@@ -35,7 +35,7 @@ type failedInfo struct {
 	Errors        []errorInfo `json:"errors"`
 }
 
-// errorInfo is one error: a failure has a code, and may have an object and
+// errorInfo is one error, or warning: a failure has a code, and may have an object and
 // details; an error of a file has where it stands, which is null for a file that
 // cannot be read, and for all that no file is to blame for.
 type errorInfo struct {
@@ -74,15 +74,7 @@ func printFailed(out io.Writer, cmd *cobra.Command, err error) error {
 
 func errorInfos(err error) []errorInfo {
 	if broken, ok := errors.AsType[brokenFiles](err); ok {
-		var infos []errorInfo
-		for _, finding := range broken.errors() {
-			info := errorInfo{Path: finding.Path, Message: finding.Summary, Hint: finding.Detail}
-			if at := finding.Subject; at.File != nil {
-				info.File, info.Line, info.Column = &at.File.Name, &at.Start.Line, &at.Start.Column
-			}
-			infos = append(infos, info)
-		}
-		return infos
+		return findingInfos(broken.errors())
 	}
 	text, hint := errorText(err)
 	info := errorInfo{Message: text, Hint: hint}
@@ -93,6 +85,19 @@ func errorInfos(err error) []errorInfo {
 	return []errorInfo{info}
 }
 
+// findingInfos are findings in files, for programs.
+func findingInfos(found diagnostic.List) []errorInfo {
+	infos := []errorInfo{}
+	for _, finding := range found {
+		info := errorInfo{Path: finding.Path, Message: finding.Summary, Hint: finding.Detail}
+		if at := finding.Subject; at.File != nil {
+			info.File, info.Line, info.Column = &at.File.Name, &at.Start.Line, &at.Start.Column
+		}
+		infos = append(infos, info)
+	}
+	return infos
+}
+
 func annotateError(out io.Writer, err error) {
 	broken, ok := errors.AsType[brokenFiles](err)
 	if !ok {
@@ -100,7 +105,11 @@ func annotateError(out io.Writer, err error) {
 		printAnnotation(out, "error", diagnostic.Range{}, strings.TrimSpace(text+"\n"+hint))
 		return
 	}
-	for _, finding := range broken.found {
+	annotateFindings(out, broken.found)
+}
+
+func annotateFindings(out io.Writer, found diagnostic.List) {
+	for _, finding := range found {
 		message := strings.TrimSpace(finding.Summary + "\n" + finding.Detail)
 		printAnnotation(out, strings.ToLower(finding.Severity.String()), finding.Subject, message)
 	}

@@ -14,6 +14,7 @@ import (
 type validation struct {
 	FormatVersion string           `json:"formatVersion"`
 	Fleets        []validatedFleet `json:"fleets"`
+	Warnings      []errorInfo      `json:"warnings"`
 }
 
 type validatedFleet struct {
@@ -36,12 +37,15 @@ fit together, and that each pod passes the fleet's Pod Security profile.`,
 		Example: "  sandboxctl validate -f sandboxes.yaml",
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			fleets, err := loadAs(&files, env, validatedOf)
-			if err != nil {
+			fleets, found := readAs(files.files, env.stdin, validatedOf)
+			if err := printFindings(env, found); err != nil {
 				return err
 			}
 			if output == outputJSON {
-				return printJSON(env.stdout, validation{FormatVersion: formatVersion, Fleets: fleets})
+				return printJSON(env.stdout, validation{FormatVersion: formatVersion, Fleets: fleets, Warnings: findingInfos(found)})
+			}
+			if output == outputGitHub {
+				annotateFindings(env.stdout, found)
 			}
 			for _, f := range fleets {
 				fmt.Fprintf(env.stdout, "%s: fleet %s is valid: %s, %s, every pod passes Pod Security profile %s\n",
