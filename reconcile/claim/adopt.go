@@ -36,7 +36,7 @@ func (c *Client) Adopt(ctx context.Context, a Adoption) (*unstructured.Unstructu
 		sandbox: a.Sandbox, pool: a.Pool, blueprint: object.GetLabels()[render.BlueprintLabel],
 		object: object, begun: c.now(), id: c.random(idLength),
 	}
-	adopted, err := c.takeNamed(ctx, o)
+	adopted, err := c.repeat(ctx, o, c.takeNamed)
 	if errors.Is(err, errCold) {
 		return nil, nil
 	}

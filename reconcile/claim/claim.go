@@ -154,7 +154,7 @@ func (c *Client) Claim(ctx context.Context, request Request) (Sandbox, error) {
 	}
 	o.object = p.Claimed(claim)
 	o.sandbox = o.object.GetLabels()[render.SandboxIDLabel]
-	take := c.take
+	take := taking(c.take)
 	if request.Name != "" {
 		if _, declared := c.fleet.Sandbox(request.Name); declared {
 			return Sandbox{}, failure.New(failure.AdoptionRefused, failure.Object{Kind: "sandbox", Name: request.Name},
@@ -162,7 +162,7 @@ func (c *Client) Claim(ctx context.Context, request Request) (Sandbox, error) {
 		}
 		take = c.takeNamed
 	}
-	pod, err := take(ctx, o)
+	pod, err := c.repeat(ctx, o, take)
 	var claimed Sandbox
 	if err == nil {
 		claimed, err = c.usable(ctx, pod, o)

@@ -94,22 +94,8 @@ func (c *Client) reserve(ctx context.Context, held *reservation, sandbox string,
 // errCold: the sandbox has to start on a pod of its own.
 var errCold = errors.New("no warm pod fits")
 
-// takeNamed is take for a sandbox whose name others may claim as well.
-func (c *Client) takeNamed(ctx context.Context, o order) (*unstructured.Unstructured, error) {
-	for n := range rounds {
-		if pause(ctx, n) != nil {
-			return nil, ended(ctx, c.outrun(o, n))
-		}
-		pod, err := c.attempt(ctx, &o)
-		if !errors.Is(err, errTaken) {
-			return pod, err
-		}
-	}
-	return nil, c.outrun(o, rounds)
-}
-
-// attempt goes by the rules once; errTaken when something has changed meanwhile.
-func (c *Client) attempt(ctx context.Context, o *order) (*unstructured.Unstructured, error) {
+// takeNamed is the taking of a sandbox whose name others may claim as well.
+func (c *Client) takeNamed(ctx context.Context, o *order) (*unstructured.Unstructured, error) {
 	held, err := c.reservation(ctx, o.sandbox)
 	if err != nil {
 		return nil, err
@@ -308,8 +294,3 @@ func (c *Client) Make(ctx context.Context, object, volume *unstructured.Unstruct
 
 // Taken tells whether an error says that a slot had a pod already.
 func Taken(err error) bool { return errors.Is(err, errTaken) }
-
-func (c *Client) outrun(o order, times int) *failure.Error {
-	return failure.New(failure.WarmPoolAllocationFailed, c.about("pool", o.pool), "others were faster at every pod of pool %s, %d times", o.pool, times).
-		WithHint("Claim again, or raise the pool's min.")
-}

@@ -45,46 +45,60 @@ const firstPause, lastPause = 10 * time.Millisecond, 1500 * time.Millisecond
 // errTaken: the pod is not to be had any more, and will never be.
 var errTaken = errors.New("another was faster, or the pod has changed")
 
-// take makes a pod of the pool the order's sandbox, which nobody else can have
-// heard of: a ready one, else one that it starts.
-func (c *Client) take(ctx context.Context, o order) (*unstructured.Unstructured, error) {
+// taking makes a pod of the pool the order's sandbox; its error is errTaken when
+// the pool has changed meanwhile.
+type taking func(context.Context, *order) (*unstructured.Unstructured, error)
+
+// repeat does that until the pool is as it was seen.
+func (c *Client) repeat(ctx context.Context, o order, take taking) (*unstructured.Unstructured, error) {
 	for n := range rounds {
 		if pause(ctx, n) != nil {
 			return nil, ended(ctx, c.outrun(o, n))
 		}
-		seen, err := c.source.look(ctx, o.pool)
-		if err != nil {
-			return nil, err
-		}
-		o.warm = seen.warm()
-		outdated := false
-		for _, pod := range seen.usable(o) {
-			if !c.source.stands(pod) {
-				outdated = true
-				continue
-			}
-			if !c.hold(pod.UID) {
-				continue // another claim of this process is about to have it
-			}
-			outdated = true
-			taken, err := c.patch(ctx, o.on(pod, true, c.now()), o)
-			if errors.Is(err, errTaken) {
-				c.source.tried(pod)
-			}
-			c.let(pod.UID)
-			if !errors.Is(err, errTaken) {
-				return taken, err
-			}
-		}
-		if outdated {
-			continue
-		}
-		started, err := c.start(ctx, o, seen)
-		if err == nil || !errors.Is(err, errTaken) {
-			return started, err
+		pod, err := take(ctx, &o)
+		if !errors.Is(err, errTaken) {
+			return pod, err
 		}
 	}
 	return nil, c.outrun(o, rounds)
+}
+
+func (c *Client) outrun(o order, times int) *failure.Error {
+	return failure.New(failure.WarmPoolAllocationFailed, c.about("pool", o.pool), "others were faster at every pod of pool %s, %d times", o.pool, times).
+		WithHint("Claim again, or raise the pool's min.")
+}
+
+// take is the taking of a sandbox that nobody else can have heard of: a ready pod,
+// else one that it starts.
+func (c *Client) take(ctx context.Context, o *order) (*unstructured.Unstructured, error) {
+	seen, err := c.source.look(ctx, o.pool)
+	if err != nil {
+		return nil, err
+	}
+	o.warm = seen.warm()
+	outdated := false
+	for _, pod := range seen.usable(*o) {
+		if !c.source.stands(pod) {
+			outdated = true
+			continue
+		}
+		if !c.hold(pod.UID) {
+			continue // another claim of this process is about to have it
+		}
+		outdated = true
+		taken, err := c.patch(ctx, o.on(pod, true, c.now()), *o)
+		if errors.Is(err, errTaken) {
+			c.source.tried(pod)
+		}
+		c.let(pod.UID)
+		if !errors.Is(err, errTaken) {
+			return taken, err
+		}
+	}
+	if outdated {
+		return nil, errTaken
+	}
+	return c.start(ctx, *o, seen)
 }
 
 // hold keeps a pod for one claim of this client; false when another has it.
