@@ -55,7 +55,7 @@ soak: ## hours of faults, SOAKTIME at most (4h): crashes after every write, fail
 fuzz: ## fuzz what reads strangers' input, FUZZTIME each (10m)
 	@sh testdata/fuzz.sh
 
-races: ## run the races for warm pods many times (ROUNDS=50) and CLAIMS=100000, on the cluster of SANDBOXCTL_TEST_KUBECONFIG
+races: ## run the races for warm pods many times (ROUNDS=50), then many claims (CLAIMS=100000), on the cluster of SANDBOXCTL_TEST_KUBECONFIG
 	SANDBOXCTL_RACE_ROUNDS=$(ROUNDS) go test -race -count=1 -tags integration -timeout 60m -run 'Race|Crash' ./reconcile/claim
 	SANDBOXCTL_RACE_CLAIMS=$(CLAIMS) go test -v -count=1 -tags integration -timeout 120m -run ManyClaims ./reconcile/claim
 

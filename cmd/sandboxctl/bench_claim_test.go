@@ -9,11 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/client-go/tools/clientcmd"
-
 	"github.com/agentpane/sandboxctl/reconcile/claim"
 	"github.com/agentpane/sandboxctl/reconcile/sandbox"
-	"github.com/agentpane/sandboxctl/schema"
 )
 
 const claimedFleet = `apiVersion: agentpane.io/v1alpha1
@@ -39,20 +36,12 @@ func BenchmarkClaimToOutput(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { timed(b, sandboxctl, "destroy", "--yes", "-f", file) })
-	fleets, found := schema.Load([]string{file}, nil)
-	if found.HasErrors() {
-		b.Fatal(found)
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("SANDBOXCTL_TEST_KUBECONFIG"))
+	fleet, config := loaded(b, file)
+	claims, err := claim.New(config, fleet, time.Now, randomText, "the benchmark")
 	if err != nil {
 		b.Fatal(err)
 	}
-	config.QPS = -1
-	claims, err := claim.New(config, fleets[0], time.Now, randomText, "the benchmark")
-	if err != nil {
-		b.Fatal(err)
-	}
-	sandboxes, err := sandbox.New(config, fleets[0])
+	sandboxes, err := sandbox.New(config, fleet)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/agentpane/sandboxctl/render"
@@ -153,14 +154,10 @@ func BenchmarkApply(b *testing.B) {
 	b.ReportMetric(ours.Seconds()/bare.Seconds(), "times-as-long")
 }
 
-// patchAll applies the fleet's objects with nothing around it.
-func patchAll(b *testing.B, file string) time.Duration {
+// loaded reads the fleet of a file, and how the cluster is reached.
+func loaded(b *testing.B, file string) (*schema.Fleet, *rest.Config) {
 	b.Helper()
 	fleets, found := schema.Load([]string{file}, nil)
-	if found.HasErrors() {
-		b.Fatal(found)
-	}
-	objects, found := render.Objects(fleets[0])
 	if found.HasErrors() {
 		b.Fatal(found)
 	}
@@ -169,6 +166,17 @@ func patchAll(b *testing.B, file string) time.Duration {
 		b.Fatal(err)
 	}
 	config.QPS = -1
+	return fleets[0], config
+}
+
+// patchAll applies the fleet's objects with nothing around it.
+func patchAll(b *testing.B, file string) time.Duration {
+	b.Helper()
+	fleet, config := loaded(b, file)
+	objects, found := render.Objects(fleet)
+	if found.HasErrors() {
+		b.Fatal(found)
+	}
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		b.Fatal(err)
