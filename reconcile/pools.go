@@ -180,7 +180,7 @@ func (r *Reconciler) foldClaims(ctx context.Context, claims *claim.Client, fleet
 	var gone []pool.Pod
 	for _, pod := range pods {
 		if going[pod.UID] {
-			gone = append(gone, pod)
+			gone = append(gone, *pod)
 		}
 	}
 	return claims.Fold(ctx, gone...)

@@ -53,7 +53,7 @@ func (c *Client) Pools(ctx context.Context) ([]Pool, error) {
 	}
 	pods := map[string][]pool.Pod{}
 	for _, pod := range seen.pods {
-		pods[pod.Pool] = append(pods[pod.Pool], pod)
+		pods[pod.Pool] = append(pods[pod.Pool], *pod)
 	}
 	var pools []Pool
 	for _, p := range c.pools {
@@ -70,7 +70,7 @@ func (c *Client) Pools(ctx context.Context) ([]Pool, error) {
 
 // Discover returns the pods of a pool, by its name and its label, whose level is
 // about to change, and records how many they are.
-func (c *Client) Discover(ctx context.Context, name, poolID string) ([]pool.Pod, error) {
+func (c *Client) Discover(ctx context.Context, name, poolID string) ([]*pool.Pod, error) {
 	seen, err := c.source.look(ctx, poolID)
 	if err != nil {
 		return nil, err

@@ -161,7 +161,7 @@ func (c *Client) find(ctx context.Context, name string) (pool.Pod, error) {
 			return pool.Pod{}, failure.New(failure.AdoptionRefused, c.about("sandbox", name), "sandbox %s is the file's own", name).
 				WithHint("Take it out of the file, or say state: stopped, and apply.")
 		}
-		return pod, nil
+		return *pod, nil
 	}
 	return pool.Pod{}, missing
 }

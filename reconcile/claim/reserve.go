@@ -122,7 +122,7 @@ func (c *Client) takeNamed(ctx context.Context, o *order) (*unstructured.Unstruc
 	}
 	pod, err := c.patch(ctx, o.on(candidate, candidate.UID != o.started, c.now()), *o)
 	if errors.Is(err, errTaken) {
-		c.source.tried(candidate)
+		c.source.tried(&candidate)
 	}
 	return pod, err
 }
@@ -236,7 +236,7 @@ func (c *Client) candidate(ctx context.Context, o *order) (pool.Pod, error) {
 	}
 	o.warm = seen.warm()
 	if usable := seen.usable(*o); len(usable) > 0 {
-		return usable[0], nil
+		return *usable[0], nil
 	}
 	if o.starts == nil {
 		return pool.Pod{}, errCold

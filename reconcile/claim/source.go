@@ -16,7 +16,7 @@ import (
 
 // sighting is what is known of a pool.
 type sighting struct {
-	pods     []pool.Pod
+	pods     []*pool.Pod
 	cordoned map[string]bool
 }
 
@@ -27,9 +27,9 @@ type source interface {
 	// took: a pod is as this object shows now, by an own write.
 	took(*unstructured.Unstructured)
 	// tried: these pods were not to be had.
-	tried(...pool.Pod)
+	tried(...*pool.Pod)
 	// stands tells whether a pod is still as it was seen, as far as is known.
-	stands(pool.Pod) bool
+	stands(*pool.Pod) bool
 }
 
 // lister asks the cluster each time.
@@ -50,12 +50,12 @@ func (l lister) look(ctx context.Context, poolID string) (sighting, error) {
 }
 
 func (lister) took(*unstructured.Unstructured) {}
-func (lister) tried(...pool.Pod)               {}
-func (lister) stands(pool.Pod) bool            { return true }
+func (lister) tried(...*pool.Pod)              {}
+func (lister) stands(*pool.Pod) bool           { return true }
 
 // Pods returns the pods of a pool, by its label; of all of the fleet's pools
 // where that is empty.
-func (c *Client) Pods(ctx context.Context, poolID string) ([]pool.Pod, error) {
+func (c *Client) Pods(ctx context.Context, poolID string) ([]*pool.Pod, error) {
 	list, err := c.pods().List(ctx, c.poolSelector(poolID))
 	if err != nil {
 		if err = failure.From(err, c.about("pods", "")); failure.CodeOf(err) != failure.APIError {
@@ -63,11 +63,11 @@ func (c *Client) Pods(ctx context.Context, poolID string) ([]pool.Pod, error) {
 		}
 		return nil, failure.New(failure.WarmPoolDiscoveryFailed, c.about("pods", ""), "the pods of the pools could not be listed: %v", err).Because(err)
 	}
-	var pods []pool.Pod
+	var pods []*pool.Pod
 	for i := range list.Items {
 		list.Items[i].SetGroupVersionKind(podKind)
 		if pod, ok := pool.Read(&list.Items[i]); ok {
-			pods = append(pods, pod)
+			pods = append(pods, &pod)
 		}
 	}
 	return pods, nil

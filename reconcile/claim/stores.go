@@ -17,24 +17,23 @@ import (
 type podStore struct {
 	now    func() time.Time
 	mutex  sync.Mutex // protects byPool
-	byPool map[string]map[string]knownPod
+	byPool map[string]map[string]*knownPod
 	once   sync.Once
 	synced chan struct{}
 }
 
-// knownPod is a pod as it was seen last.
+// knownPod is a pod as it was seen last; it is never changed, as claims look at
+// it. One that was not to be had as it is known is as good as Going, but for its
+// slot: it is not tried again until it changes.
 type knownPod struct {
 	pool.Pod
 	// written is when this client wrote it so; zero for what the watch has said.
 	written time.Time
-	// stale: it was not to be had as it is known. Until it changes, it is not
-	// tried again.
-	stale bool
 }
 
 // is tells whether the pod is known as it was then.
-func (k knownPod) is(pod pool.Pod) bool {
-	return k.UID == pod.UID && k.ResourceVersion == pod.ResourceVersion
+func (k *knownPod) is(pod *pool.Pod) bool {
+	return k != nil && k.UID == pod.UID && k.ResourceVersion == pod.ResourceVersion
 }
 
 // WriteMemory is how long an own write counts more than what a watch shows. A
@@ -44,17 +43,16 @@ func (k knownPod) is(pod pool.Pod) bool {
 const WriteMemory = 30 * time.Second
 
 func newPodStore(now func() time.Time) *podStore {
-	return &podStore{now: now, byPool: map[string]map[string]knownPod{}, synced: make(chan struct{})}
+	return &podStore{now: now, byPool: map[string]map[string]*knownPod{}, synced: make(chan struct{})}
 }
 
-// of are the pods of a pool that are worth to be tried.
-func (s *podStore) of(poolID string) []pool.Pod {
+// of are the pods of a pool.
+func (s *podStore) of(poolID string) []*pool.Pod {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	pods := make([]pool.Pod, 0, len(s.byPool[poolID]))
+	pods := make([]*pool.Pod, 0, len(s.byPool[poolID]))
 	for _, known := range s.byPool[poolID] {
-		known.Going = known.Going || known.stale // as good as gone, but for its slot
-		pods = append(pods, known.Pod)
+		pods = append(pods, &known.Pod)
 	}
 	return pods
 }
@@ -70,7 +68,7 @@ func (s *podStore) put(object any, written time.Time) {
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.keep(s.later(s.byPool[pod.Pool][pod.Name], knownPod{Pod: pod, written: written}))
+	s.keep(s.later(s.byPool[pod.Pool][pod.Name], &knownPod{Pod: pod, written: written}))
 }
 
 func readPod(object any) (pool.Pod, bool) {
@@ -84,43 +82,44 @@ func readPod(object any) (pool.Pod, bool) {
 // later is which of two to go by: what is known of the pod, or what is seen now.
 // What comes later shows it as it is later, but for an own write. Another pod of
 // its name has nothing to do with it.
-func (s *podStore) later(known, seen knownPod) knownPod {
-	if known.UID != seen.UID {
+func (s *podStore) later(known, seen *knownPod) *knownPod {
+	if known == nil || known.UID != seen.UID {
 		return seen
 	}
 	order, err := resourceversion.CompareResourceVersion(seen.ResourceVersion, known.ResourceVersion)
 	if err == nil && order < 0 && s.now().Sub(known.written) < WriteMemory {
 		return known
 	}
-	seen.stale = known.stale && known.is(seen.Pod)
+	seen.Going = seen.Going || known.Going && known.is(&seen.Pod)
 	return seen
 }
 
-func (s *podStore) keep(known knownPod) {
+func (s *podStore) keep(known *knownPod) {
 	if s.byPool[known.Pool] == nil {
-		s.byPool[known.Pool] = map[string]knownPod{}
+		s.byPool[known.Pool] = map[string]*knownPod{}
 	}
 	s.byPool[known.Pool][known.Name] = known
 }
 
 // tried notes that pods were not to be had as they were.
-func (s *podStore) tried(pods []pool.Pod) {
+func (s *podStore) tried(pods []*pool.Pod) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for _, pod := range pods {
 		if known := s.byPool[pod.Pool][pod.Name]; known.is(pod) {
-			known.stale = true
-			s.keep(known)
+			gone := *known
+			gone.Going = true
+			s.keep(&gone)
 		}
 	}
 }
 
 // stands tells whether a pod is known as it was, and may be tried.
-func (s *podStore) stands(pod pool.Pod) bool {
+func (s *podStore) stands(pod *pool.Pod) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	known := s.byPool[pod.Pool][pod.Name]
-	return known.is(pod) && !known.stale
+	return known.is(pod) && !known.Going
 }
 
 // Add, Update, Delete, Replace and Resync make it a store for a reflector.
@@ -136,7 +135,7 @@ func (s *podStore) Delete(object any) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	pods := s.byPool[read.GetLabels()[render.PoolIDLabel]]
-	if pods[read.GetName()].UID == read.GetUID() {
+	if known := pods[read.GetName()]; known != nil && known.UID == read.GetUID() {
 		delete(pods, read.GetName())
 	}
 	return nil
@@ -146,10 +145,10 @@ func (s *podStore) Replace(objects []any, _ string) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	before := s.byPool
-	s.byPool = map[string]map[string]knownPod{}
+	s.byPool = map[string]map[string]*knownPod{}
 	for _, object := range objects {
 		if pod, ok := readPod(object); ok {
-			s.keep(s.later(before[pod.Pool][pod.Name], knownPod{Pod: pod}))
+			s.keep(s.later(before[pod.Pool][pod.Name], &knownPod{Pod: pod}))
 		}
 	}
 	s.once.Do(func() { close(s.synced) })

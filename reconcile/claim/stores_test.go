@@ -29,7 +29,9 @@ func TestPodStore(t *testing.T) {
 	list := func(objects ...any) func() { return func() { _ = store.Replace(objects, "") } }
 	remove := func(uid string) func() { return func() { _ = store.Delete(storedPod(uid, "999")) } }
 	fail := func(uid, version string) func() {
-		return func() { store.tried([]pool.Pod{{Name: "a", Pool: "p", UID: types.UID(uid), ResourceVersion: version}}) }
+		return func() {
+			store.tried([]*pool.Pod{{Name: "a", Pool: "p", UID: types.UID(uid), ResourceVersion: version}})
+		}
 	}
 	wait := func() { now = now.Add(WriteMemory) }
 	for name, test := range map[string]struct {
@@ -85,7 +87,7 @@ func TestPodStands(t *testing.T) {
 	if store.stands(seen) {
 		t.Error("it stands, and the pod has changed")
 	}
-	if store.stands(pool.Pod{Name: "b", Pool: "p", UID: "w"}) {
+	if store.stands(&pool.Pod{Name: "b", Pool: "p", UID: "w"}) {
 		t.Error("a pod stands that nobody has seen")
 	}
 }

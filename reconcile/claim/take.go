@@ -86,7 +86,7 @@ func (c *Client) take(ctx context.Context, o *order) (*unstructured.Unstructured
 			continue // another claim of this process is about to have it
 		}
 		outdated = true
-		taken, err := c.patch(ctx, o.on(pod, true, c.now()), *o)
+		taken, err := c.patch(ctx, o.on(*pod, true, c.now()), *o)
 		if errors.Is(err, errTaken) {
 			c.source.tried(pod)
 		}
@@ -111,8 +111,8 @@ func (c *Client) let(uid types.UID) { c.held.Delete(uid) }
 
 // usable are the pods that the order can have, in an order that spreads those who
 // claim at once.
-func (s sighting) usable(o order) []pool.Pod {
-	candidates := slices.DeleteFunc(slices.Clone(s.pods), func(p pool.Pod) bool { return !p.Usable(o.blueprint, s.cordoned) })
+func (s sighting) usable(o order) []*pool.Pod {
+	candidates := slices.DeleteFunc(slices.Clone(s.pods), func(p *pool.Pod) bool { return !p.Usable(o.blueprint, s.cordoned) })
 	rand.Shuffle(len(candidates), func(i, j int) { candidates[i], candidates[j] = candidates[j], candidates[i] })
 	return candidates
 }

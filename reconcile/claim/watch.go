@@ -150,6 +150,6 @@ func (w watcher) look(_ context.Context, poolID string) (sighting, error) {
 
 func (w watcher) took(object *unstructured.Unstructured) { w.pods.wrote(object) }
 
-func (w watcher) tried(pods ...pool.Pod) { w.pods.tried(pods) }
+func (w watcher) tried(pods ...*pool.Pod) { w.pods.tried(pods) }
 
-func (w watcher) stands(pod pool.Pod) bool { return w.pods.stands(pod) }
+func (w watcher) stands(pod *pool.Pod) bool { return w.pods.stands(pod) }
