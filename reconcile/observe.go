@@ -145,6 +145,9 @@ func (r *Reconciler) PlanFrom(ctx context.Context, fleet *schema.Fleet, seen Obs
 		return plan.Plan{}, err
 	}
 	p := plan.Make(input, answers)
+	if err := r.askPools(ctx, input, &p, seen.Namespace != nil, options); err != nil {
+		return plan.Plan{}, err
+	}
 	return p, r.planSessions(ctx, fleet, input, &p)
 }
 

@@ -37,6 +37,18 @@ func (r *Reconciler) pools(fleet *schema.Fleet, seen Observation) (plan.Pools, e
 	return pools, err
 }
 
+// askPools asks the server about the pods that pools are to get.
+func (r *Reconciler) askPools(ctx context.Context, input plan.Input, p *plan.Plan, namespaceExists bool, options Options) error {
+	questions := input.PoolQuestions(*p)
+	for i := range questions {
+		questions[i].Desired = questions[i].Desired.DeepCopy()
+		questions[i].Desired.SetResourceVersion(claim.NoResourceVersion)
+	}
+	answers, err := r.askAll(ctx, questions, namespaceExists, options)
+	p.AnswerPools(answers)
+	return err
+}
+
 // hasPooled tells whether there is anything of a pool among the objects.
 func hasPooled(live map[plan.Ref]*unstructured.Unstructured) bool {
 	for _, object := range live {

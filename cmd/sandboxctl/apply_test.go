@@ -69,12 +69,13 @@ func TestPlanIsPlainText(t *testing.T) {
 		Ref: plan.Ref{Name: "a"}, Action: plan.Replace, Path: "sandboxes.a", Reason: "reason " + hostile, Unvalidated: "unvalidated " + hostile,
 		Problem: errors.New("problem " + hostile), Conflicts: []plan.Conflict{{Manager: "manager " + hostile, Field: ".spec.x"}},
 		Fields: []plan.Field{{Path: ".spec.x", Old: "old \u009b", New: "new \u202e"}},
-	}}, Pools: []plan.PoolLevel{{Name: "p", Path: "pools.p", Changes: []plan.Change{{Action: plan.Delete, Reason: "pooled " + hostile}}}}}}
+	}}, Pools: []plan.PoolLevel{{Name: "p", Path: "pools.p", Changes: []plan.Change{
+		{Action: plan.Delete, Reason: "pooled " + hostile, Problem: errors.New("refused " + hostile)}}}}}}
 	for name, view := range map[string]func(io.Writer, planned){"text": printPlan, "markdown": printPlanMarkdown, "github": printPlanGitHub} {
 		var out strings.Builder
 		view(&out, p)
 		text := colour.ReplaceAllString(out.String(), "")
-		if !strings.Contains(text, "problem \uFFFD[2J") || strings.ContainsAny(text, "\x1b\u009b\u202e") {
+		if !strings.Contains(text, "problem \uFFFD[2J") || !strings.Contains(text, "refused \uFFFD[2J") || strings.ContainsAny(text, "\x1b\u009b\u202e") {
 			t.Errorf("%s: %q", name, text)
 		}
 	}

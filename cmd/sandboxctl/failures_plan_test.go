@@ -106,6 +106,31 @@ func TestSavedPlanIsAppliedAsItsFile(t *testing.T) {
 	r.noChanges(file)
 }
 
+// TestPoolThatIsRefused: a pool whose pods the server does not take is known to
+// the plan, and nothing is half done.
+func TestPoolThatIsRefused(t *testing.T) {
+	r := newTrial(t)
+	pooled := func(pod string) (file string) {
+		file = r.file("pools: {p: {template: t, min: 1, max: 3, autoscale: false}}\n", oneSandbox)
+		content, err := os.ReadFile(file)
+		r.must(err)
+		patched := strings.Replace(string(content), "workspace: {emptyDir: 10Mi}\n", "workspace: {emptyDir: 10Mi}\n    pod: "+pod+"\n", 1)
+		r.must(os.WriteFile(file, []byte(strings.Replace(patched, "a: {template: t}", "a: {template: t, pod: {nodeSelector: null}}", 1)), 0o600))
+		return file
+	}
+	r.done(r.run("apply", "--yes", "-f", pooled("{}")))
+	r.unchanged(func() {
+		file := pooled(`{nodeSelector: {x: "a b"}}`)
+		planned := r.run("plan", "-f", file)
+		r.refused(planned, failure.Invalid, "spec.nodeSelector", "1 change cannot be made as planned")
+		if want := "pool p: 0 → 1 warm (1 to make)\n"; !strings.Contains(planned.stdout, want) || !strings.Contains(planned.stdout, "! cannot be done: K8S_INVALID") {
+			t.Errorf("the plan is\n%s", planned.stdout)
+		}
+		r.refused(r.run("apply", "--yes", "-f", file), failure.Invalid, "1 change cannot be made as planned; nothing of fleet trial was changed")
+	})
+	r.noChanges(pooled("{}"))
+}
+
 // notEnforced has a cluster that enforces policies look like one that does not:
 // what the probe's policy forbids, another one allows.
 func (r trial) notEnforced() {

@@ -29,7 +29,8 @@ func printPlanMarkdown(out io.Writer, p planned) {
 		}
 	}
 	for _, level := range p.Pools {
-		fmt.Fprintf(out, "| `~` | `pool %s` | %s | `%s` |\n", level.Name, markdownCell(printable(strings.Join(append([]string{levelText(level)}, level.Reasons()...), "; "))), level.Path)
+		what := because(levelText(level), append(level.Reasons(), levelProblem(level))...)
+		fmt.Fprintf(out, "| `~` | `pool %s` | %s | `%s` |\n", level.Name, markdownCell(printable(what)), level.Path)
 	}
 	fmt.Fprintf(out, "\n<details><summary>Fields</summary>\n\n```diff\n")
 	for _, change := range p.Changes {
@@ -77,6 +78,16 @@ func problemText(change plan.Change) string {
 	return ""
 }
 
+// levelProblem says why a pool cannot have its level; empty when it can.
+func levelProblem(level plan.PoolLevel) string {
+	for _, change := range level.Changes {
+		if problem := problemText(change); problem != "" {
+			return problem
+		}
+	}
+	return ""
+}
+
 // printPlanGitHub prints a plan as workflow commands, which GitHub shows at the
 // lines of the file that made the objects.
 func printPlanGitHub(out io.Writer, p planned) {
@@ -104,7 +115,11 @@ func printPlanGitHub(out io.Writer, p planned) {
 		}
 	}
 	for _, level := range p.Pools {
-		printAnnotation(out, "notice", p.at(level.Path), levelText(level))
+		severity, problem := "notice", levelProblem(level)
+		if problem != "" {
+			severity = "error"
+		}
+		printAnnotation(out, severity, p.at(level.Path), because(levelText(level), problem))
 	}
 	fmt.Fprintln(out, summaryLine(p.Plan))
 }

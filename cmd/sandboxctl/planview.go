@@ -121,6 +121,9 @@ func printLevel(out io.Writer, level plan.PoolLevel, p planned) {
 	for _, reason := range level.Reasons() {
 		fmt.Fprintf(out, "      - %s\n", printable(reason))
 	}
+	for _, change := range level.Changes {
+		printJudgement(out, change)
+	}
 	if p.poolPods {
 		for _, change := range level.Changes {
 			m := markOf(change)
@@ -149,13 +152,18 @@ func printChange(out io.Writer, change plan.Change, position func(string) diagno
 		}
 		fmt.Fprintf(out, "      ! %s\n", printable(conflict.Field+" "+what+" "+conflict.Manager))
 	}
+	printJudgement(out, change)
+	fmt.Fprintln(out)
+}
+
+// printJudgement prints why the server refuses a change, or was not asked.
+func printJudgement(out io.Writer, change plan.Change) {
 	if change.Unvalidated != "" {
 		fmt.Fprintf(out, "      ? not validated by the server: %s\n", printable(change.Unvalidated))
 	}
 	if change.Problem != nil {
 		fmt.Fprintf(out, "      ! cannot be done: %s\n", printable(change.Problem.Error()))
 	}
-	fmt.Fprintln(out)
 }
 
 // verdict is what Pod Security admission says to a pod.

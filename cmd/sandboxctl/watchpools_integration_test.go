@@ -3,14 +3,17 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/agentpane/sandboxctl/reconcile/audit"
+	"github.com/agentpane/sandboxctl/reconcile/clustertest"
 )
 
 // TestWatchKeepsPools: a pool is filled, and filled again when a program has
@@ -60,6 +63,32 @@ func TestWatchKeepsPools(t *testing.T) {
 	}
 	if found[audit.WarmPoolPodDeleted] || found[audit.PodCreated] {
 		t.Errorf("a pod is taken for another kind: %v", found)
+	}
+}
+
+// TestWatchAndAPoolThatIsRefused: of a pool whose pods the server does not take it
+// tells, and brings the others to their levels.
+func TestWatchAndAPoolThatIsRefused(t *testing.T) {
+	r := newTrial(t)
+	pools := func(min int, selector string) (file string) {
+		file = r.file(fmt.Sprintf("pools:\n  p: {template: t, min: %d, max: 3, autoscale: false}\n  q: {template: u, min: 1, max: 3, autoscale: false}\n", min), "  {}\n")
+		content, err := os.ReadFile(file)
+		r.must(err)
+		other := "  u: {image: " + clustertest.SandboxImage + ", resources: {requests: {cpu: 10m, memory: 16Mi}}, pod: {nodeSelector: " + selector + "}}\nsandboxes:\n"
+		r.must(os.WriteFile(file, []byte(strings.Replace(string(content), "sandboxes:\n", other, 1)), 0o600))
+		return file
+	}
+	w := r.watch(pools(1, `{x: "a b"}`))
+	w.await("event", "failed", "msg", "spec.nodeSelector")
+	w.await("event", "ready", "msg", "agentpane-warm-p-")
+	pools(2, `{x: "a b"}`)
+	w.await("event", "pool-changed", "pool", "p", "msg", "1 → 2 warm")
+	w.await("event", "ready", "msg", "agentpane-warm-p-")
+	pools(2, "{}")
+	w.await("event", "pool-changed", "pool", "q")
+	w.settled()
+	if n := strings.Count(strings.Join(w.seen, "\n"), `"pool":"q"`); n != 1 {
+		t.Errorf("pool q is to be told of once, and was %d times:\n%s", n, strings.Join(w.seen, "\n"))
 	}
 }
 

@@ -6,18 +6,18 @@ import (
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 )
 
-// dispel takes back the server's refusals that rest on a rule which this very
-// plan changes before it comes to the refused object: the server judges by the
-// rule as it still stands. Where the new rule refuses as well, applying says so.
-func dispel(plan *Plan) {
-	rules := plan.Rules()
-	for i := range plan.Changes {
-		change := &plan.Changes[i]
+// dispel takes back the server's refusals of changes that rest on a rule which
+// their very plan changes before it comes to the refused object: the server judges
+// by the rule as it still stands. Where the new rule refuses as well, applying
+// says so.
+func (r Rules) dispel(changes []Change) {
+	for i := range changes {
+		change := &changes[i]
 		refusal, ok := errors.AsType[*failure.Error](change.Problem)
 		if !ok || len(change.Conflicts) > 0 && !change.Force {
 			continue
 		}
-		if rule := rules.Behind(refusal); rule != "" {
+		if rule := r.Behind(refusal); rule != "" {
 			change.Problem = nil
 			change.Unvalidated = "the server would refuse it now, by a " + rule + " that changes first: " + refusal.Message
 		}

@@ -153,7 +153,7 @@ func Make(in Input, answers map[Ref]Answer) Plan {
 	}
 	in.succeed(&plan, wanted)
 	in.replaceVolumes(&plan)
-	dispel(&plan)
+	plan.Rules().dispel(plan.Changes)
 	in.levels(&plan)
 	in.relist(&plan)
 	in.prune(&plan, wanted)

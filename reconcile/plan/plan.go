@@ -171,8 +171,16 @@ func (c Change) PodName() string { return cmp.Or(c.Became, c.Ref.Name) }
 
 // Blocked are the changes that cannot be made as planned.
 func (p Plan) Blocked() []Change {
+	blocked := blockedOf(p.Changes)
+	for _, level := range p.Pools {
+		blocked = append(blocked, blockedOf(level.Changes)...)
+	}
+	return blocked
+}
+
+func blockedOf(changes []Change) []Change {
 	var blocked []Change
-	for _, change := range p.Changes {
+	for _, change := range changes {
 		if change.Blocked() {
 			blocked = append(blocked, change)
 		}

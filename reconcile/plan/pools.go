@@ -200,6 +200,60 @@ func (in Input) poolLevel(p render.Pool, level pool.Level) PoolLevel {
 	return changed
 }
 
+// PoolQuestions are pods that the plan makes for pools: of each pool one, unless
+// the pool has one like it, as the server has taken that.
+func (in Input) PoolQuestions(p Plan) []Question {
+	taken := map[string]bool{}
+	for _, live := range in.Pools.Live {
+		taken[live.GetLabels()[render.BlueprintLabel]] = !in.Full
+	}
+	var questions []Question
+	for _, level := range p.Pools {
+		at := slices.IndexFunc(level.Changes, func(c Change) bool { return c.Action == Create })
+		if at >= 0 && !taken[level.Changes[at].Labels[render.BlueprintLabel]] {
+			questions = append(questions, Question{Desired: level.Changes[at].Desired})
+		}
+	}
+	return questions
+}
+
+// AnswerPools notes what the server said to PoolQuestions. That there is no room
+// for a pod now is no reason to change nothing else, and that its slot is taken by
+// now is none at all.
+func (p *Plan) AnswerPools(answers map[Ref]Answer) {
+	rules := p.Rules()
+	for _, level := range p.Pools {
+		for i := range level.Changes {
+			change := &level.Changes[i]
+			answer := answers[change.Ref]
+			change.Unvalidated = answer.Unvalidated
+			switch failure.CodeOf(answer.Problem) {
+			case failure.Conflict, failure.AdoptionRefused:
+			case failure.InsufficientResources:
+				change.Unvalidated = "the server would refuse it now: " + answer.Problem.Error()
+			default:
+				change.Problem = maskProblem(answer.Problem, change.Desired)
+			}
+		}
+		rules.dispel(level.Changes)
+	}
+}
+
+// WithoutRefusedPools is the plan without the pools that cannot have their levels,
+// and what keeps them from that.
+func (p Plan) WithoutRefusedPools() (rest Plan, refused []Change) {
+	pools := p.Pools
+	p.Pools = nil
+	for _, level := range pools {
+		if blocked := blockedOf(level.Changes); len(blocked) > 0 {
+			refused = append(refused, blocked...)
+		} else {
+			p.Pools = append(p.Pools, level)
+		}
+	}
+	return p, refused
+}
+
 // poolState is what the cluster keeps of a pool beside its pods.
 func (in Input) poolState(name string) string {
 	for ref, object := range in.Pools.Live {

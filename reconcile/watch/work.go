@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -51,6 +50,16 @@ func (w *Watcher) work(ctx context.Context, scope string) outcome {
 		return outcome{err: err}
 	}
 	w.sift(scope, &p)
+	p, refused := p.WithoutRefusedPools()
+	done := w.bring(ctx, scope, want, seen, p, handsOff)
+	if len(refused) > 0 {
+		done.err = errors.Join(done.err, blockedError(refused))
+	}
+	return done
+}
+
+// bring does what the plan of a scope says, as far as it may.
+func (w *Watcher) bring(ctx context.Context, scope string, want *wanted, seen reconcile.Observation, p plan.Plan, handsOff bool) outcome {
 	if scope == fleetScope && slices.ContainsFunc(p.Changes, func(c plan.Change) bool { return c.Action != plan.Delete && isRule(c.Ref) }) {
 		w.mutex.Lock()
 		w.stands = false
@@ -242,58 +251,6 @@ func Suspends(object *unstructured.Unstructured) bool {
 // report what it would do and do none of it, while its value is "true".
 const SuspendAnnotation = "agentpane.io/suspend"
 
-// drift tells of what somebody else has changed. An object that is changed back
-// again and again has another master: it is left alone, and out of the plan, for
-// a while. Which those are, and for how long the first of them is, it returns.
-func (w *Watcher) drift(scope string, seen reconcile.Observation, p *plan.Plan) (paused []plan.Ref, pause time.Duration) {
-	w.mutex.Lock()
-	fresh := w.fresh[scope]
-	w.mutex.Unlock()
-	if fresh {
-		return nil, 0
-	}
-	p.Changes = slices.DeleteFunc(p.Changes, func(change plan.Change) bool {
-		wait := w.drifted(scope, seen, change)
-		if wait > 0 {
-			paused = append(paused, change.Ref)
-			if pause == 0 || wait < pause {
-				pause = wait
-			}
-		}
-		return wait > 0
-	})
-	return paused, pause
-}
-
-// drifted tells of a change that is to be made again, and returns for how long it
-// is not.
-func (w *Watcher) drifted(scope string, seen reconcile.Observation, change plan.Change) time.Duration {
-	if change.Idling() || w.ranOut(seen.Live[change.Ref]) || change.Ref.Kind == "ConfigMap" && scope != fleetScope {
-		return 0 // that is what the file or a claim wants, or a note of our own about it
-	}
-	if wait := w.flaps.paused(change.Ref); wait > 0 {
-		return wait
-	}
-	w.tell(Event{Type: Drift, Scope: scope, Ref: change.Ref, UID: change.UID, Action: change.Action, Message: fieldsText(change)})
-	if change.Action != plan.Update && change.Disruption != plan.Replaces {
-		return 0
-	}
-	wait := w.flaps.correct(change.Ref)
-	if wait > 0 {
-		w.tell(Event{Type: Flapping, Scope: scope, Ref: change.Ref, UID: change.UID, Took: wait, Message: othersText(seen.Live[change.Ref])})
-	}
-	return wait
-}
-
-// ranOut tells whether an object is a pod whose claim has run out.
-func (w *Watcher) ranOut(live *unstructured.Unstructured) bool {
-	if live == nil {
-		return false
-	}
-	pod, ok := pool.Read(live)
-	return ok && pod.Claim.Expired(w.now())
-}
-
 // apply does what the plan says, under the fleet's lock.
 func (w *Watcher) apply(ctx context.Context, scope string, want *wanted, p plan.Plan) outcome {
 	if len(p.Changes) > 0 && p.Changes[0].Ref.Kind == "Namespace" && p.Changes[0].Action == plan.Create { // the lock stands in it
@@ -347,38 +304,6 @@ func (w *Watcher) step(scope string) func(reconcile.Event) {
 			w.tell(Event{Type: Changed, Scope: scope, Ref: event.Change.Ref, UID: event.Change.UID, Action: event.Change.Action, Message: event.Change.Reason})
 		}
 	}
-}
-
-// tellDrift tells of each change that is not made, once.
-func (w *Watcher) tellDrift(scope string, p plan.Plan) {
-	for _, level := range p.Pools {
-		if text := levelText(level); w.said.first(scope, level.Name+text) {
-			w.tell(Event{Type: PoolDrift, Pool: level.Name, Message: text})
-		}
-	}
-	for _, change := range p.Changes {
-		text := fieldsText(change)
-		if w.said.first(scope, fmt.Sprint(change.Action, change.Ref, text)) {
-			w.tell(Event{Type: Drift, Scope: scope, Ref: change.Ref, UID: change.UID, Action: change.Action, Message: text})
-		}
-	}
-}
-
-// levelText is how a pool's level changes.
-func levelText(level plan.PoolLevel) string {
-	return fmt.Sprintf("%d → %d warm", level.From, level.To)
-}
-
-// fieldsText names the fields that differ.
-func fieldsText(change plan.Change) string {
-	if change.Action != plan.Update {
-		return change.Reason
-	}
-	var paths []string
-	for _, field := range change.Fields {
-		paths = append(paths, field.Path)
-	}
-	return strings.Join(paths, ", ")
 }
 
 // blockedError says why the changes cannot be made.
