@@ -361,6 +361,29 @@ func TestWatchLeavesAFightAlone(t *testing.T) {
 	t.Error("the fight went on")
 }
 
+// TestWatchWaitsForTheLock: while somebody else changes the fleet, what differs is
+// told once, and is no fight.
+func TestWatchWaitsForTheLock(t *testing.T) {
+	r := newTrial(t)
+	w := r.watch(r.file("", oneSandbox))
+	w.settled()
+	w.await("event", "ready", "sandbox", "a")
+	const held = 12 * time.Second // more often tried than a fight lasts
+	lock, err := json.Marshal(map[string]any{"holder": "somebody", "until": time.Now().Add(held)})
+	r.must(err)
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{render.LockAnnotation: string(lock)}}})
+	r.must(err)
+	_, err = r.cluster.Client.CoreV1().ConfigMaps(r.namespace).Patch(t.Context(), "agentpane-fleet-trial", types.MergePatchType, patch, metav1.PatchOptions{})
+	r.must(err)
+	r.editPod(r.podOf("a"), "kubectl-rival", `{"metadata":{"labels":{"agentpane.io/project-id":"other"}}}`)
+	w.await("event", "waiting", "msg", "is being changed by somebody")
+	w.await("event", "changed", "sandbox", "a")
+	told := strings.Join(w.seen, "\n")
+	if drifts := strings.Count(told, `"event":"drift"`); drifts != 1 || strings.Contains(told, `"event":"flapping"`) {
+		t.Errorf("%d drifts were told, want 1, and no fight:\n%s", drifts, told)
+	}
+}
+
 // TestTwoWatches: they do not get into each other's way, and what comes of it
 // is the same.
 func TestTwoWatches(t *testing.T) {

@@ -17,10 +17,7 @@ import (
 // again and again has another master: it is left alone, and out of the plan, for
 // a while. Which those are, and for how long the first of them is, it returns.
 func (w *Watcher) drift(scope string, seen reconcile.Observation, p *plan.Plan) (paused []plan.Ref, pause time.Duration) {
-	w.mutex.Lock()
-	fresh := w.fresh[scope]
-	w.mutex.Unlock()
-	if fresh {
+	if w.isFresh(scope) {
 		return nil, 0
 	}
 	p.Changes = slices.DeleteFunc(p.Changes, func(change plan.Change) bool {
@@ -39,21 +36,34 @@ func (w *Watcher) drift(scope string, seen reconcile.Observation, p *plan.Plan) 
 // drifted tells of a change that is to be made again, and returns for how long it
 // is not.
 func (w *Watcher) drifted(scope string, seen reconcile.Observation, change plan.Change) time.Duration {
-	if change.Idling() || w.ranOut(seen.Live[change.Ref]) || change.Ref.Kind == "ConfigMap" && scope != fleetScope {
-		return 0 // that is what the file or a claim wants, or a note of our own about it
-	}
-	if wait := w.flaps.paused(change.Ref); wait > 0 {
-		return wait
-	}
-	w.tell(Event{Type: Drift, Scope: scope, Ref: change.Ref, UID: change.UID, Action: change.Action, Message: fieldsText(change)})
-	if change.Action != plan.Update && change.Disruption != plan.Replaces {
+	if isOrdered(scope, change) || w.ranOut(seen.Live[change.Ref]) {
 		return 0
 	}
-	wait := w.flaps.correct(change.Ref)
-	if wait > 0 {
+	wait, begins := w.flaps.pause(change.Ref)
+	if wait > 0 && !begins {
+		return wait
+	}
+	text := fieldsText(change)
+	if w.said.first(scope, fmt.Sprint(Drift, change.Action, change.Ref, change.ResourceVersion, text)) { // it may have to be tried more than once
+		w.tell(Event{Type: Drift, Scope: scope, Ref: change.Ref, UID: change.UID, Action: change.Action, Message: text})
+	}
+	if begins {
 		w.tell(Event{Type: Flapping, Scope: scope, Ref: change.Ref, UID: change.UID, Took: wait, Message: othersText(seen.Live[change.Ref])})
 	}
 	return wait
+}
+
+// isFresh tells whether the file has something new for the scope.
+func (w *Watcher) isFresh(scope string) bool {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.fresh[scope]
+}
+
+// isOrdered tells whether a change is what the file wants, or a note of our own
+// about that.
+func isOrdered(scope string, change plan.Change) bool {
+	return change.Idling() || change.Ref.Kind == "ConfigMap" && scope != fleetScope
 }
 
 // ranOut tells whether an object is a pod whose claim has run out.

@@ -38,39 +38,45 @@ func newFlaps(now func() time.Time) *flaps {
 	return &flaps{now: now, objects: map[plan.Ref]*flap{}}
 }
 
-// paused is for how long an object is still left alone.
-func (f *flaps) paused(ref plan.Ref) time.Duration {
+// pause is for how long an object is left alone from now on; begins tells that it
+// was not before.
+func (f *flaps) pause(ref plan.Ref) (pause time.Duration, begins bool) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	if object := f.objects[ref]; object != nil {
-		return max(0, object.until.Sub(f.now()))
+	object, now := f.objects[ref], f.now()
+	if object == nil {
+		return 0, false
 	}
-	return 0
+	if wait := object.until.Sub(now); wait > 0 {
+		return wait, false
+	}
+	if len(object.within(now)) < flapCount {
+		return 0, false
+	}
+	object.pause = min(max(2*object.pause, firstPause), lastPause)
+	object.corrected, object.until = nil, now.Add(object.pause)
+	return object.pause, true
 }
 
-// correct notes that an object, which is not left alone, is about to be
-// corrected. Where that was done too often it returns for how long it is left
-// alone from now on instead.
-func (f *flaps) correct(ref plan.Ref) (pause time.Duration) {
+// corrected notes that an object was corrected.
+func (f *flaps) corrected(ref plan.Ref) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	object := f.objects[ref]
+	object, now := f.objects[ref], f.now()
 	if object == nil {
 		object = &flap{}
 		f.objects[ref] = object
 	}
-	now := f.now()
-	object.corrected = slices.DeleteFunc(object.corrected, func(at time.Time) bool { return now.Sub(at) > flapWindow })
-	if len(object.corrected) == 0 && now.Sub(object.until) > lastPause {
+	if len(object.within(now)) == 0 && now.Sub(object.until) > lastPause {
 		object.pause = 0 // it was quiet for long
 	}
-	if len(object.corrected) < flapCount {
-		object.corrected = append(object.corrected, now)
-		return 0
-	}
-	object.pause = min(max(2*object.pause, firstPause), lastPause)
-	object.corrected, object.until = nil, now.Add(object.pause)
-	return object.pause
+	object.corrected = append(object.corrected, now)
+}
+
+// within are the corrections that still count.
+func (f *flap) within(now time.Time) []time.Time {
+	f.corrected = slices.DeleteFunc(f.corrected, func(at time.Time) bool { return now.Sub(at) > flapWindow })
+	return f.corrected
 }
 
 // forget begins anew, as when the file says something else.

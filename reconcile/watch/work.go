@@ -299,10 +299,16 @@ func (w *Watcher) apply(ctx context.Context, scope string, want *wanted, p plan.
 
 // step passes on what an apply does.
 func (w *Watcher) step(scope string) func(reconcile.Event) {
+	fresh := w.isFresh(scope)
 	return func(event reconcile.Event) {
-		if event.Phase == reconcile.Done {
-			w.tell(Event{Type: Changed, Scope: scope, Ref: event.Change.Ref, UID: event.Change.UID, Action: event.Change.Action, Message: event.Change.Reason})
+		if event.Phase != reconcile.Done {
+			return
 		}
+		change := event.Change
+		if again := change.Action == plan.Update || change.Disruption == plan.Replaces; again && !fresh && !isOrdered(scope, change) {
+			w.flaps.corrected(change.Ref)
+		}
+		w.tell(Event{Type: Changed, Scope: scope, Ref: change.Ref, UID: change.UID, Action: change.Action, Message: change.Reason})
 	}
 }
 
