@@ -59,8 +59,9 @@ type Result struct {
 // the pod does, and where a wave fails, the next one does not begin. It tells
 // each step to tell, which may be called from several goroutines at once. When
 // ctx ends, it finishes what is under way, and the result says what is left.
-// The plan must not be blocked. Of two applies of a fleet at once, one fails
-// before it changes anything.
+// The plan must not be blocked. Of two applies of a fleet at once, one waits as
+// WithLockTimeout says, and fails before it changes anything where the plan does
+// not fit any more then.
 func (r *Reconciler) Apply(ctx context.Context, fleet *schema.Fleet, p plan.Plan, tell func(Event)) (result Result, err error) {
 	r = r.of(fleet)
 	rest := p.Changes
@@ -72,11 +73,16 @@ func (r *Reconciler) Apply(ctx context.Context, fleet *schema.Fleet, p plan.Plan
 		}
 		rest = rest[1:]
 	}
-	ctx, release, err := r.Lock(ctx, fleet)
+	ctx, release, waited, err := r.awaitLock(ctx, fleet)
 	if err != nil {
 		return result, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
+	if waited { // who had it may have changed anything
+		if err := r.CheckFresh(ctx, plan.Plan{Fleet: p.Fleet, Namespace: p.Namespace, Changes: rest}); err != nil {
+			return result, err
+		}
+	}
 	err = r.applyWaves(ctx, fleet, p, rest, &result, tell)
 	return result, err
 }

@@ -59,8 +59,8 @@ func drifted(current *unstructured.Unstructured, change plan.Change) bool {
 	return current.GetUID() != change.UID || plan.Digest(current) != change.Seen
 }
 
-// CheckFresh tells whether the objects of a saved plan are still as it saw
-// them; what is not is named.
+// CheckFresh tells whether the objects of a plan are still as it saw them; what is
+// not is named.
 func (r *Reconciler) CheckFresh(ctx context.Context, p plan.Plan) error {
 	var stale []string
 	for _, change := range p.Changes {
@@ -79,8 +79,8 @@ func (r *Reconciler) CheckFresh(ctx context.Context, p plan.Plan) error {
 	}
 	if len(stale) > 0 {
 		return failure.New(failure.PlanStale, failure.Object{Kind: "fleet", Namespace: p.Namespace, Name: p.Fleet},
-			"the saved plan is out of date: since then, %s", strings.Join(stale, ", ")).
-			WithHint("make it anew with plan --out")
+			"the plan is out of date: since it was made, %s", strings.Join(stale, ", ")).
+			WithHint("plan and apply again; a saved plan is made anew with plan --out")
 	}
 	return nil
 }

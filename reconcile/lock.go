@@ -23,13 +23,17 @@ import (
 // changes the fleet, and until when that is to be believed. It is renewed while
 // the work goes on, so that a crash does not lock the fleet for long.
 const (
-	lockTerm    = 30 * time.Second
-	lockRenewal = lockTerm / 3
-	// renewalRetry is the pause before the renewal is tried again, releaseRetry
-	// the first one before giving back is.
+	lockRenewal = LockTerm / 3
+	// lockRetry is the pause before a lock that somebody else has is tried again,
+	// renewalRetry the one before the renewal is, releaseRetry the first one
+	// before giving back is.
+	lockRetry    = time.Second
 	renewalRetry = time.Second
 	releaseRetry = 100 * time.Millisecond
 )
+
+// LockTerm is for how long the lock of a process that was killed stays.
+const LockTerm = 30 * time.Second
 
 // lock is the value of the annotation.
 type lock struct {
@@ -64,6 +68,28 @@ func (o *ownLock) left(value string) bool {
 	return !o.held && value != "" && value == o.written
 }
 
+// awaitLock is Lock for whoever may wait, and tells whether it did.
+func (r *Reconciler) awaitLock(ctx context.Context, fleet *schema.Fleet) (locked context.Context, release func() error, waited bool, err error) {
+	over := time.After(r.lockTimeout)
+	for {
+		locked, release, err = r.Lock(ctx, fleet)
+		if failure.CodeOf(err) != failure.FleetLocked || r.lockTimeout <= 0 {
+			return locked, release, waited, err
+		}
+		if !waited {
+			r.locked(err)
+		}
+		waited = true
+		select {
+		case <-ctx.Done():
+			return nil, nil, waited, context.Cause(ctx)
+		case <-over:
+			return nil, nil, waited, err
+		case <-time.After(lockRetry):
+		}
+	}
+}
+
 // Lock takes the fleet's lock, and makes its parent object where there is none.
 // The context that it returns ends when the lock is lost; release must be
 // called, and waits for what Lock has started. The error is FleetLocked where
@@ -89,7 +115,7 @@ func (r *Reconciler) Lock(ctx context.Context, fleet *schema.Fleet) (locked cont
 		current, err = r.annotate(context.WithoutCancel(ctx), ref, current) // begun, it is finished
 	}
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-		return nil, nil, lockedBy(fleet, lock{Holder: "somebody who was a moment faster", Until: r.now().Add(lockTerm)})
+		return nil, nil, lockedBy(fleet, lock{Holder: "somebody who was a moment faster", Until: r.now().Add(LockTerm)})
 	}
 	if err != nil {
 		return nil, nil, failure.From(err, about(ref))
@@ -147,7 +173,7 @@ func (r *Reconciler) keepLock(ctx context.Context, ref plan.Ref, parent *unstruc
 		lost(nil)
 		r.own.set(false)
 		if err := r.giveBack(ref, parent); err != nil {
-			return fmt.Errorf("releasing the fleet's lock, which ends by itself in %s: %w", lockTerm, err)
+			return fmt.Errorf("releasing the fleet's lock, which ends by itself in %s: %w", LockTerm, err)
 		}
 		return nil
 	}
@@ -158,7 +184,7 @@ func (r *Reconciler) keepLock(ctx context.Context, ref plan.Ref, parent *unstruc
 // not its loss: it is tried again for as long as the lock lasts, unless somebody
 // else has it by then, or stop is closed.
 func (r *Reconciler) renew(ref plan.Ref, parent *unstructured.Unstructured, stop <-chan struct{}) (*unstructured.Unstructured, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lockTerm-lockRenewal)
+	ctx, cancel := context.WithTimeout(context.Background(), LockTerm-lockRenewal)
 	defer cancel()
 	ours := map[string]bool{}
 	for {
@@ -238,7 +264,7 @@ func (r *Reconciler) annotate(ctx context.Context, ref plan.Ref, parent *unstruc
 }
 
 func (r *Reconciler) setLock(parent *unstructured.Unstructured) {
-	value, err := json.Marshal(lock{Holder: r.holder, Until: r.now().Add(lockTerm).UTC()})
+	value, err := json.Marshal(lock{Holder: r.holder, Until: r.now().Add(LockTerm).UTC()})
 	if err != nil {
 		panic(err) // of a string and a time
 	}

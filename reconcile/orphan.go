@@ -20,7 +20,7 @@ import (
 // prune will ever see them. It returns how many they were. What selects by
 // other labels, as NetworkPolicies do, goes on to work.
 func (r *Reconciler) Orphan(ctx context.Context, fleet *schema.Fleet) (orphaned int, err error) {
-	ctx, release, err := r.Lock(ctx, fleet)
+	ctx, release, _, err := r.awaitLock(ctx, fleet)
 	if err != nil {
 		return 0, err
 	}

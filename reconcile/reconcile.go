@@ -40,6 +40,9 @@ type Reconciler struct {
 	// holder names this process to others that want the same fleet.
 	holder string
 	own    *ownLock
+	// lockTimeout is how long to wait for the lock, and locked is told of whom.
+	lockTimeout time.Duration
+	locked      func(error)
 	// writes is told of what was written; nil where nobody is.
 	writes Writes
 	// patient: a deletion is over when its object has gone.
@@ -82,6 +85,12 @@ type Option func(*Reconciler)
 // WithAudit has what is changed recorded. What cannot be recorded is not done.
 func WithAudit(recorder *audit.Recorder) Option {
 	return func(r *Reconciler) { r.audit = recorder }
+}
+
+// WithLockTimeout has whoever finds the fleet locked wait for that long. told is
+// told of the refusal at first.
+func WithLockTimeout(timeout time.Duration, told func(error)) Option {
+	return func(r *Reconciler) { r.lockTimeout, r.locked = timeout, told }
 }
 
 // New returns a reconciler for the cluster of that configuration. The holder is

@@ -69,6 +69,7 @@ from there.`,
 	planFlags = addPlanFlags(cmd, &options.plan)
 	addStartFlag(cmd, &options.plan, &options.files)
 	options.audit.add(cmd)
+	options.connect.addLockFlag(cmd)
 	cmd.Flags().BoolVarP(&options.yes, "yes", "y", false, "do not ask")
 	cmd.Flags().BoolVar(&options.noWait, "no-wait", false, "do not wait until the pods are ready")
 	cmd.Flags().DurationVar(&options.timeout, "timeout", startupTimeout, "how long to wait until the pods are ready")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/agentpane/sandboxctl/reconcile"
 	"github.com/agentpane/sandboxctl/reconcile/audit"
 	"github.com/agentpane/sandboxctl/reconcile/connection"
 	"github.com/agentpane/sandboxctl/schema"
@@ -19,6 +20,13 @@ type connectFlags struct {
 	requestTimeout      time.Duration
 	// recorder records what is changed; nil where nothing is recorded.
 	recorder *audit.Recorder
+	// lockTimeout is how long to wait while somebody else changes the fleet.
+	lockTimeout time.Duration
+}
+
+// addLockFlag gives cmd the flag of those who change a fleet.
+func (f *connectFlags) addLockFlag(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&f.lockTimeout, "lock-timeout", reconcile.LockTerm, "how long to wait while somebody else changes the fleet")
 }
 
 // addFlags gives cmd the flags, with completion.

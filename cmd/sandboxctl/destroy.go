@@ -40,6 +40,7 @@ With --orphan, nothing is removed: the objects stay and are nobody's.`,
 	options.files.add(cmd)
 	options.connect.addFlags(cmd, env)
 	options.audit.add(cmd)
+	options.connect.addLockFlag(cmd)
 	cmd.Flags().BoolVarP(&options.yes, "yes", "y", false, "do not ask")
 	cmd.Flags().BoolVar(&options.keepWorkspaces, "keep-workspaces", false, "keep the sandboxes' workspaces, and the namespace that they are in")
 	cmd.Flags().BoolVar(&options.orphan, "orphan", false, "keep every object, and only stop owning them")

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,11 +12,16 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/agentpane/sandboxctl/reconcile/failure"
+	"github.com/agentpane/sandboxctl/reconcile/sandbox"
 	"github.com/agentpane/sandboxctl/render"
 )
 
@@ -117,10 +123,59 @@ func TestServerThatStopsInMidApply(t *testing.T) {
 
 	r.kubeconfig = whole
 	r.unchanged(func() {
-		r.refused(r.run("apply", "--yes", "-f", file), failure.FleetLocked, "the lock ends by itself at ")
+		r.refused(r.run("apply", "--yes", "-f", file, "--lock-timeout=0s"), failure.FleetLocked, "the lock ends by itself at ")
 	})
 	r.now = func() time.Time { return time.Now().Add(time.Minute) } // when the lock has ended
 	r.done(r.run("apply", "--yes", "-f", file))
+	r.noChanges(file)
+}
+
+// locked has somebody hold the fleet's lock for a while.
+func (r trial) locked(held time.Duration) {
+	r.Helper()
+	lock, err := json.Marshal(map[string]any{"holder": "somebody", "until": time.Now().Add(held)})
+	r.must(err)
+	patch, err := sandbox.Note("", render.LockAnnotation, string(lock))
+	r.must(err)
+	_, err = r.cluster.Client.CoreV1().ConfigMaps(r.namespace).Patch(r.Context(), "agentpane-fleet-trial", types.MergePatchType, patch, metav1.PatchOptions{})
+	r.must(err)
+}
+
+// TestLockIsWaitedFor: an apply waits for who changes the fleet, and fails before
+// it changes anything where its plan is out of date by then.
+func TestLockIsWaitedFor(t *testing.T) {
+	r := newTrial(t)
+	file := r.file("", oneSandbox)
+	r.done(r.run("apply", "--yes", "-f", file))
+	labelled := func(value string) string { return r.file("", "  a: {template: t, labels: {version: "+value+"}}\n") }
+
+	r.locked(time.Minute)
+	r.unchanged(func() {
+		r.refused(r.run("apply", "--yes", "-f", labelled("one"), "--lock-timeout=1s"), failure.FleetLocked, "  waiting up to 1s (--lock-timeout): ", "by somebody")
+		r.refused(r.run("destroy", "--yes", "-f", file, "--lock-timeout=0s"), failure.FleetLocked, "by somebody")
+	})
+	r.locked(3 * time.Second)
+	o := r.done(r.run("apply", "--yes", "-f", labelled("one")))
+	if waits := strings.Count(o.stderr, "  waiting up to 30s (--lock-timeout): K8S_FLEET_LOCKED: fleet trial is being changed by somebody"); waits != 1 {
+		t.Errorf("it is to say once that it waits:\n%s", o.stderr)
+	}
+	r.noChanges(file)
+
+	whole := r.kubeconfig
+	var meanwhile sync.Once
+	r.kubeconfig = r.throughProxy(func(request *http.Request) bool {
+		if strings.HasSuffix(request.URL.Path, "/configmaps/agentpane-fleet-trial") {
+			meanwhile.Do(func() { r.editPod(r.pod("a"), "somebody", `{"metadata":{"labels":{"version":"theirs"}}}`) })
+		}
+		return true
+	})
+	r.locked(3 * time.Second)
+	r.refused(r.run("apply", "--yes", "-f", labelled("two")), failure.PlanStale, "the plan is out of date: since it was made, pod "+r.pod("a").Name+" (sandbox a) has changed")
+	if label := r.pod("a").Labels["version"]; label != "theirs" {
+		t.Errorf("it was changed to %s", label)
+	}
+	r.kubeconfig = whole
+	r.done(r.run("apply", "--yes", "-f", labelled("two"), "--force-conflicts"))
 	r.noChanges(file)
 }
 

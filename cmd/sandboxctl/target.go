@@ -25,7 +25,10 @@ func (f *connectFlags) target(env environment, fleet *schema.Fleet) (target, err
 	if err != nil {
 		return target{}, err
 	}
-	reconciler, err := reconcile.New(cluster.Config, env.now, holderName(env), reconcile.WithAudit(f.recorder), reconcile.WithEnforcement())
+	reconciler, err := reconcile.New(cluster.Config, env.now, holderName(env), reconcile.WithAudit(f.recorder), reconcile.WithEnforcement(),
+		reconcile.WithLockTimeout(f.lockTimeout, func(refusal error) {
+			fmt.Fprintf(env.stderr, "  waiting up to %s (--lock-timeout): %s\n", f.lockTimeout, printable(refusal.Error()))
+		}))
 	return target{cluster, reconciler}, err
 }
 

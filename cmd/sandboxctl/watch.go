@@ -142,6 +142,7 @@ func watchOnce(ctx context.Context, env environment, options watchOptions) error
 			files: options.files, connect: options.connect, plan: options.plan, output: outputText, detailed: true,
 		})
 	}
+	options.connect.lockTimeout = reconcile.LockTerm
 	return applyFiles(ctx, env, applyOptions{
 		files: options.files, connect: options.connect, plan: options.plan, yes: true, sparing: true, timeout: options.timeout,
 	})

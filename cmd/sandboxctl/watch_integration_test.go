@@ -368,13 +368,7 @@ func TestWatchWaitsForTheLock(t *testing.T) {
 	w := r.watch(r.file("", oneSandbox))
 	w.settled()
 	w.await("event", "ready", "sandbox", "a")
-	const held = 12 * time.Second // more often tried than a fight lasts
-	lock, err := json.Marshal(map[string]any{"holder": "somebody", "until": time.Now().Add(held)})
-	r.must(err)
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{render.LockAnnotation: string(lock)}}})
-	r.must(err)
-	_, err = r.cluster.Client.CoreV1().ConfigMaps(r.namespace).Patch(t.Context(), "agentpane-fleet-trial", types.MergePatchType, patch, metav1.PatchOptions{})
-	r.must(err)
+	r.locked(12 * time.Second) // it is tried more often than a fight lasts
 	r.editPod(r.podOf("a"), "kubectl-rival", `{"metadata":{"labels":{"agentpane.io/project-id":"other"}}}`)
 	w.await("event", "waiting", "msg", "is being changed by somebody")
 	w.await("event", "changed", "sandbox", "a")
