@@ -110,3 +110,27 @@ func belongsTo(fleet *schema.Fleet, object *unstructured.Unstructured) bool {
 	return object.GetKind() == "ConfigMap" && object.GetName() == render.ParentName(fleet) ||
 		object.GetKind() == "Lease" && (object.GetName() == render.WatchLease(fleet) || object.GetLabels()[render.FleetLabel] == fleet.Name)
 }
+
+// Neighbours are the other fleets in the fleet's namespace: one of them may be the
+// fleet under the name that it had. Whoever may not list what tells of them sees
+// none.
+func (r *Reconciler) Neighbours(ctx context.Context, fleet *schema.Fleet) ([]plan.Kept, error) {
+	parents := plan.RefOf(render.Parent(fleet, nil))
+	list, err := r.resource(parents).List(ctx, metav1.ListOptions{
+		LabelSelector: render.ManagedLabel + "=true," + render.ApplySetLabel + "," + render.ApplySetLabel + "!=" + render.ApplySetID(fleet),
+	})
+	if apierrors.IsForbidden(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, failure.From(err, failure.Object{Kind: "configmaps", Namespace: fleet.Namespace})
+	}
+	var neighbours []plan.Kept
+	for _, parent := range list.Items {
+		neighbours = append(neighbours, plan.Kept{
+			Ref:    plan.Ref{GroupVersionKind: k8sschema.GroupVersionKind{Kind: "Fleet"}, Namespace: fleet.Namespace, Name: parent.GetLabels()[render.FleetLabel]},
+			Reason: "it is another fleet in namespace " + fleet.Namespace + ". If it is this one under its old name, remove it by its old file: sandboxctl destroy",
+		})
+	}
+	return neighbours, nil
+}

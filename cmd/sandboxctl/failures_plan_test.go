@@ -106,6 +106,25 @@ func TestSavedPlanIsAppliedAsItsFile(t *testing.T) {
 	r.noChanges(file)
 }
 
+// TestRenamedFleet: whoever renames a fleet is told that the old one stays.
+func TestRenamedFleet(t *testing.T) {
+	r := newTrial(t)
+	first := r.done(r.run("apply", "--yes", "-f", r.file("", oneSandbox)))
+	content, err := os.ReadFile(r.file("", oneSandbox))
+	r.must(err)
+	renamed := filepath.Join(r.dir, "renamed.yaml")
+	r.must(os.WriteFile(renamed, []byte(strings.Replace(string(content), "name: trial", "name: renamed", 1)), 0o600))
+	const told = "  = fleet trial stays: it is another fleet in namespace "
+	if planned := r.done(r.run("plan", "-f", renamed)); strings.Contains(first.stdout, " stays: ") || !strings.Contains(planned.stdout, told) {
+		t.Errorf("the plans are\n%s\n%s", first.stdout, planned.stdout)
+	}
+	r.done(r.run("apply", "--yes", "-f", renamed))
+	if planned := r.done(r.run("plan", "-f", renamed)); strings.Contains(planned.stdout, told) {
+		t.Errorf("it is told of again:\n%s", planned.stdout)
+	}
+	r.noChanges(r.file("", oneSandbox))
+}
+
 // TestPoolThatIsRefused: a pool whose pods the server does not take is known to
 // the plan, and nothing is half done.
 func TestPoolThatIsRefused(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/agentpane/sandboxctl/reconcile"
 	"github.com/agentpane/sandboxctl/reconcile/connection"
+	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/schema"
 	"github.com/agentpane/sandboxctl/schema/diagnostic"
 )
@@ -53,6 +54,11 @@ func (s sighting) plan(ctx context.Context, fleet rendered, options reconcile.Op
 		return planned{}, s.err
 	}
 	p, err := s.reconciler.PlanFrom(ctx, fleet.Fleet, s.seen, fleet.objects, options)
+	if isNew := len(s.seen.Live) == 0 && s.seen.Namespace != nil; isNew && err == nil {
+		var neighbours []plan.Kept
+		neighbours, err = s.reconciler.Neighbours(ctx, fleet.Fleet)
+		p.Kept = append(p.Kept, neighbours...)
+	}
 	return planned{Plan: p, context: s.cluster.Context, position: fleet.position, suspended: suspensionOf(fleet.Fleet, s.seen)}, err
 }
 
