@@ -273,7 +273,9 @@ func (w *Watcher) apply(ctx context.Context, scope string, want *wanted, p plan.
 	}
 	defer done()
 	for _, level := range p.Pools {
-		w.tell(Event{Type: PoolChanged, Pool: level.Name, Message: levelText(level)})
+		if text := levelText(level); w.said.first(scope, level.Name+text) { // it may have to be tried more than once
+			w.tell(Event{Type: PoolChanged, Pool: level.Name, Message: text})
+		}
 	}
 	_, err = w.reconciler.ApplyLocked(locked, want.fleet, p, w.step(scope))
 	if slices.ContainsFunc(p.Changes, func(change plan.Change) bool { return change.Adopt != nil }) {
