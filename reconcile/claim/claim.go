@@ -212,6 +212,8 @@ type order struct {
 	starts *render.Pool
 	// started is the pod that it has added.
 	started types.UID
+	// late is in how many rounds others were faster.
+	late int
 	// warm is how many pods the pool was last seen to have that nobody has.
 	warm int
 }

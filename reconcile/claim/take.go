@@ -23,6 +23,11 @@ import (
 // is late on a busy server.
 const rounds = 20
 
+// contested is how many rounds of these a claim tries to be the first at a ready
+// pod. After two seconds, about what a start takes, it starts one instead: there
+// may be a ready pod in every round, and somebody faster each time.
+const contested = 8
+
 // pause waits before round n, a while that is longer each time, so that those
 // who were late together do not come together again. Its error is that ctx has
 // ended.
@@ -55,6 +60,7 @@ func (c *Client) repeat(ctx context.Context, o order, take taking) (*unstructure
 		if pause(ctx, n) != nil {
 			return nil, ended(ctx, c.outrun(o, n))
 		}
+		o.late = n
 		pod, err := take(ctx, &o)
 		if !errors.Is(err, errTaken) {
 			return pod, err
@@ -110,8 +116,11 @@ func (c *Client) hold(uid types.UID) bool {
 func (c *Client) let(uid types.UID) { c.held.Delete(uid) }
 
 // usable are the pods that the order can have, in an order that spreads those who
-// claim at once.
+// claim at once; none for one that was late too often, and can start a pod instead.
 func (s sighting) usable(o order) []*pool.Pod {
+	if o.late >= contested && (o.starts == nil || len(freeSlots(o, s)) > 0) {
+		return nil
+	}
 	candidates := slices.DeleteFunc(slices.Clone(s.pods), func(p *pool.Pod) bool { return !p.Usable(o.blueprint, s.cordoned) })
 	rand.Shuffle(len(candidates), func(i, j int) { candidates[i], candidates[j] = candidates[j], candidates[i] })
 	return candidates
