@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
@@ -54,7 +55,9 @@ func newGround(tb testing.TB) *ground {
 		tb.Fatal(err)
 	}
 	config.QPS = -1
-	client, err := kubernetes.NewForConfig(config)
+	light := rest.CopyConfig(config) // the ground shares the machine with those who are tested
+	light.ContentType = runtime.ContentTypeProtobuf
+	client, err := kubernetes.NewForConfig(light)
 	if err != nil {
 		tb.Fatal(err)
 	}
