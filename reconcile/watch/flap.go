@@ -58,7 +58,7 @@ func (f *flaps) pause(ref plan.Ref) (pause time.Duration, begins bool) {
 	return object.pause, true
 }
 
-// corrected notes that an object was corrected.
+// corrected notes that an object was corrected, or was to be.
 func (f *flaps) corrected(ref plan.Ref) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()

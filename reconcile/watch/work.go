@@ -299,16 +299,19 @@ func (w *Watcher) apply(ctx context.Context, scope string, want *wanted, p plan.
 	return outcome{acted: true, after: claim.WriteMemory + time.Second} // if what was written has gone meanwhile, unseen
 }
 
-// step passes on what an apply does.
+// step passes on what an apply does, and counts what it corrects, also where
+// somebody else is faster again.
 func (w *Watcher) step(scope string) func(reconcile.Event) {
 	fresh := w.isFresh(scope)
 	return func(event reconcile.Event) {
-		if event.Phase != reconcile.Done {
-			return
-		}
 		change := event.Change
-		if again := change.Action == plan.Update || change.Disruption == plan.Replaces; again && !fresh && !isOrdered(scope, change) {
+		done, late := event.Phase == reconcile.Done, event.Phase == reconcile.Failed && failure.CodeOf(event.Err) == failure.PlanStale
+		again := change.Action == plan.Update || change.Disruption == plan.Replaces
+		if (done || late) && again && !fresh && !isOrdered(scope, change) {
 			w.flaps.corrected(change.Ref)
+		}
+		if !done {
+			return
 		}
 		w.tell(Event{Type: Changed, Scope: scope, Ref: change.Ref, UID: change.UID, Action: change.Action, Message: change.Reason})
 	}
