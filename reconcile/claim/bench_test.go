@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -120,11 +121,35 @@ func (g *ground) simulatedNode() (place string) {
 // whose writes are counted.
 func started(b *testing.B, m *measured, n int, place func(*ground) string) (*ground, *Client, func()) {
 	b.Helper()
-	g := newGround(b)
+	var g *ground
+	b.Cleanup(func() { // after the ground's own, which has the namespace go
+		if g != nil {
+			g.gone()
+		}
+	})
+	g = newGround(b)
 	fleet := loadFleet(b, fleetFile(g.namespace, "min: 0, max: 5000", scratch, place(g)))
 	g.fill(g.claimer(fleet, nil), n)
 	client := g.claimer(fleet, func(next http.RoundTripper) http.RoundTripper { return writes(&m.writes)(next) })
 	return g, client, g.start(client)
+}
+
+// gone waits until the namespace is gone: the end of its pods is not to be part of
+// the next benchmark.
+func (g *ground) gone() {
+	timeout := time.After(5 * time.Minute)
+	for {
+		_, err := g.client.CoreV1().Namespaces().Get(context.Background(), g.namespace, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return
+		}
+		select {
+		case <-timeout:
+			g.Errorf("namespace %s goes on to be there: %v", g.namespace, err)
+			return
+		case <-time.After(200 * time.Millisecond): // between two looks
+		}
+	}
 }
 
 // BenchmarkClaimSequential claims 100, one after the other.
