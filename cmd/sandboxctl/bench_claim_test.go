@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/agentpane/sandboxctl/reconcile/claim"
+	"github.com/agentpane/sandboxctl/reconcile/clustertest"
 	"github.com/agentpane/sandboxctl/reconcile/sandbox"
 )
 
@@ -23,7 +24,7 @@ namespace: sandboxctl-bench-claim
 limits: {min: {cpu: 1m, memory: 4Mi}}
 templates:
   t:
-    image: docker.io/agentpane/agent-sandbox:dev
+    image: ` + clustertest.SandboxImage + `
     resources: {requests: {cpu: 1m, memory: 4Mi}}
     workspace: {emptyDir: 10Mi}
 pools:

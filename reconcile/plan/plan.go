@@ -125,7 +125,8 @@ func (c Change) Blocked() bool {
 	return c.Problem != nil || (len(c.Conflicts) > 0 && !c.Force)
 }
 
-// Kept is an object that is no longer in the file and stays all the same.
+// Kept is what stays though it is not in the file: an object that was in it, or
+// another fleet beside a new one.
 type Kept struct {
 	Ref    Ref
 	Reason string
