@@ -43,7 +43,7 @@ func (c *Client) Sessions(ctx context.Context, pod *corev1.Pod) (session.State, 
 func (c *Client) ChangeSessions(ctx context.Context, pod *corev1.Pod, file string) error {
 	output, err := c.output(ctx, pod, Command{Args: session.ChangeCommand(), Stdin: strings.NewReader(file)}, outputLimit)
 	if err != nil {
-		return tmuxMissing(err, pod)
+		return c.tmuxNotRun(ctx, err, pod)
 	}
 	if strings.Contains(output.Stdout, session.StaleText) {
 		return failure.New(failure.PlanStale, about(pod), "the sessions of %s have changed since the plan was made", nameOf(pod)).
@@ -81,6 +81,18 @@ func tmuxMissing(err error, pod *corev1.Pod) error {
 		return noTmux(pod).Because(err)
 	}
 	return err
+}
+
+// tmuxNotRun is tmuxMissing for a tmux that gets input: while that is on its way,
+// the server can drop the connection before it has said that there is no such
+// program. So that is asked again, without input.
+func (c *Client) tmuxNotRun(ctx context.Context, err error, pod *corev1.Pod) error {
+	if failure.CodeOf(err) == failure.ExecConnectionFailed {
+		if _, asked := c.output(ctx, pod, Command{Args: []string{"tmux", "-V"}}, outputLimit); errors.Is(asked, errNoProgram) {
+			err = asked
+		}
+	}
+	return tmuxMissing(err, pod)
 }
 
 func noTmux(pod *corev1.Pod) *failure.Error {
@@ -122,7 +134,7 @@ func (c *Client) tmux(ctx context.Context, pod *corev1.Pod, name string, command
 	command.Args = append([]string{"tmux", "-u"}, command.Args...)
 	output, err := c.Output(ctx, pod, command, limit)
 	if err != nil {
-		return output, tmuxMissing(err, pod)
+		return output, c.tmuxNotRun(ctx, err, pod)
 	}
 	said := strings.TrimSpace(output.Stderr)
 	if output.Code != 0 && notThere(said) {
@@ -188,7 +200,7 @@ func (c *Client) Follow(ctx context.Context, pod *corev1.Pod, target session.Tar
 		return followErr
 	}
 	if err != nil {
-		return tmuxMissing(err, pod)
+		return c.tmuxNotRun(ctx, err, pod)
 	}
 	said := strings.TrimSpace(words.String() + follower.Said())
 	if code != 0 && notThere(said) {
