@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
@@ -62,7 +63,8 @@ func activityIn(ctx context.Context, client *sandbox.Client, object *unstructure
 }
 
 // stillIdle refuses to stop a sandbox in which something has happened since the
-// plan was made, or of which that cannot be told.
+// plan was made, or of which that cannot be told. What has happened is noted on
+// the pod: that it is stopped may be written down already, and does not hold then.
 func (r *Reconciler) stillIdle(ctx context.Context, change plan.Change) error {
 	client, err := sandbox.New(r.config, r.fleet)
 	if err != nil {
@@ -72,11 +74,18 @@ func (r *Reconciler) stillIdle(ctx context.Context, change plan.Change) error {
 	if err != nil || pod == nil {
 		return err
 	}
-	at, err := activityIn(ctx, client, pod, r.now())
-	if err == nil && at.After(change.IdleSince) {
-		err = outdated(change)
+	now := r.now()
+	at, err := activityIn(ctx, client, pod, now)
+	if err != nil || !at.After(change.IdleSince) {
+		return err
 	}
-	return err
+	if at.After(now) { // what a sandbox says of itself is not to be believed
+		at = now
+	}
+	if err := r.noteActivity(ctx, change.Ref, pod.GetUID(), at); err != nil {
+		return err
+	}
+	return outdated(change)
 }
 
 // NoteActivity notes on the pods of the plan's sandboxes that are in use when
@@ -87,11 +96,15 @@ func (r *Reconciler) NoteActivity(ctx context.Context, p plan.Plan) error {
 		if active.Problem != nil {
 			continue
 		}
-		err := r.noteOn(ctx, active.Ref, active.UID, render.ActivityAnnotation, active.At.UTC().Format(time.RFC3339), sandbox.ActivityManager)
+		err := r.noteActivity(ctx, active.Ref, active.UID, active.At)
 		if apierrors.IsNotFound(err) || failure.CodeOf(err) == failure.Conflict { // it has another pod by now
 			continue
 		}
 		fails = append(fails, err)
 	}
 	return errors.Join(fails...)
+}
+
+func (r *Reconciler) noteActivity(ctx context.Context, ref plan.Ref, uid types.UID, at time.Time) error {
+	return r.noteOn(ctx, ref, uid, render.ActivityAnnotation, at.UTC().Format(time.RFC3339), sandbox.ActivityManager)
 }

@@ -150,6 +150,28 @@ func TestIdleLooksAtTmux(t *testing.T) {
 	r.noPod("a")
 }
 
+// TestIdlePlanIsOutdated: what a terminal prints after the plan was made keeps
+// the sandbox, and does not keep later plans from stopping it.
+func TestIdlePlanIsOutdated(t *testing.T) {
+	r := newTrial(t)
+	const declared = "  a: {template: t, idle: {after: 30m, action: stop}, sessions: {s: {windows: [{window_name: w, panes: [{shell_command: \"until [ -e go ]; do sleep 0.2; done; sleep 5; date\"}]}]}}}\n"
+	file := r.file("", declared)
+	r.done(r.run("apply", "--yes", "-f", file))
+	r.done(r.run("exec", "a", "-f", file, "--", "touch", "go"))
+	afterwards, plan := r.later(31*time.Minute), t.TempDir()+"/fleet.plan"
+	if o := afterwards.done(afterwards.run("plan", "-f", file, "--out", plan)); !strings.Contains(o.stdout, "stopped") {
+		t.Fatalf("the plan is %s", o.stdout)
+	}
+	r.eventually("the pane has printed", func(context.Context) bool {
+		o := r.done(r.run("session", "ls", "a", "-f", file, "-o", "json")) // no use of the sandbox
+		return strings.Contains(o.stdout, `"dead": true`)
+	})
+	r.refused(afterwards.run("apply", plan), failure.PlanStale)
+	r.podOf("a")
+	afterwards.done(afterwards.run("apply", "--yes", "-f", file))
+	r.noPod("a")
+}
+
 // TestWatchStopsIdleSandboxes: and a command that runs keeps one from that.
 func TestWatchStopsIdleSandboxes(t *testing.T) {
 	r := newTrial(t)
