@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 
@@ -22,9 +23,18 @@ type keeper struct {
 
 	running sync.WaitGroup
 	mutex   sync.Mutex // protects what follows
-	kept    map[string]*keptFleet
+	kept    map[fleetKey]*keptFleet
 	failed  []error
 }
+
+// fleetKey tells one fleet from another: the files may have one of each name on
+// each cluster.
+type fleetKey struct {
+	name    string
+	cluster schema.Cluster
+}
+
+func keyOf(fleet *schema.Fleet) fleetKey { return fleetKey{fleet.Name, fleet.Cluster} }
 
 // keptFleet is a fleet that is being watched.
 type keptFleet struct {
@@ -36,7 +46,7 @@ type keptFleet struct {
 }
 
 func newKeeper(env environment, options watchOptions, log *watchLog) *keeper {
-	return &keeper{env: env, options: options, log: log, metrics: newWatchMetrics(), kept: map[string]*keptFleet{}}
+	return &keeper{env: env, options: options, log: log, metrics: newWatchMetrics(), kept: map[fleetKey]*keptFleet{}}
 }
 
 // follow keeps the fleets, and takes over what the files say whenever they have
@@ -67,13 +77,13 @@ func (k *keeper) follow(ctx context.Context, fleets []rendered, files *filewatch
 // update takes over what the files say now. A fleet that they no longer name
 // stays as it is: its last good file stays in force.
 func (k *keeper) update(ctx context.Context, fleets []rendered) error {
-	named := map[string]bool{}
+	named := map[fleetKey]bool{}
+	for _, fleet := range fleets {
+		named[keyOf(fleet.Fleet)] = true
+	}
 	var errs []error
 	for _, fleet := range fleets {
-		named[fleet.Name] = true
-		k.mutex.Lock()
-		kept := k.kept[fleet.Name]
-		k.mutex.Unlock()
+		kept := k.before(fleet.Fleet, named)
 		place := placeOf(fleet.Fleet)
 		if kept == nil || kept.place != place {
 			errs = append(errs, k.start(ctx, place, fleet, kept))
@@ -89,12 +99,28 @@ func (k *keeper) update(ctx context.Context, fleets []rendered) error {
 	}
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
-	for name := range k.kept {
-		if !named[name] {
-			k.log.note(name, "no file names it any more; it stays as its last file said (sandboxctl destroy removes it)")
+	for key := range k.kept {
+		if !named[key] {
+			k.log.note(key.name, "no file names it any more; it stays as its last file said (sandboxctl destroy removes it)")
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// before is what is kept of a fleet, where it was on another cluster included:
+// one of its name that no file names any more.
+func (k *keeper) before(fleet *schema.Fleet, named map[fleetKey]bool) *keptFleet {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	if kept := k.kept[keyOf(fleet)]; kept != nil {
+		return kept
+	}
+	for key, kept := range k.kept {
+		if key.name == fleet.Name && !named[key] {
+			return kept
+		}
+	}
+	return nil
 }
 
 // placeOf is what of a fleet its watcher cannot change: its cluster, its
@@ -117,7 +143,8 @@ func (k *keeper) start(ctx context.Context, place string, fleet rendered, before
 	ctx, stop := context.WithCancel(quietly(ctx))
 	kept := &keptFleet{place: place, stop: stop, latest: fleet}
 	k.mutex.Lock()
-	k.kept[fleet.Name] = kept
+	maps.DeleteFunc(k.kept, func(_ fleetKey, other *keptFleet) bool { return other == before })
+	k.kept[keyOf(fleet.Fleet)] = kept
 	k.mutex.Unlock()
 	recorder := newRecorder(ctx, target.cluster, k.options.events)
 	tell := func(event watch.Event) {
