@@ -54,9 +54,10 @@ func sandboxOf(pod pool.Pod) Sandbox {
 }
 
 // keepVolume makes a workspace that is to be retained the sandbox's own: it no
-// longer goes with the pod. Any other one stays the pod's.
+// longer goes with the pod. Any other one stays the pod's, as does that of a
+// sandbox which an earlier claim had out of another pool.
 func (c *Client) keepVolume(ctx context.Context, pod pool.Pod, o order) error {
-	if o.starts == nil || o.starts.Volume == nil || o.starts.Volume.GetLabels()[render.RetainLabel] != "true" {
+	if pod.Pool != o.pool || o.starts == nil || o.starts.Volume == nil || o.starts.Volume.GetLabels()[render.RetainLabel] != "true" {
 		return nil
 	}
 	volume := o.starts.Volume.DeepCopy()

@@ -69,6 +69,18 @@ func (in Input) isClaimed(live *unstructured.Unstructured) bool {
 	return stays
 }
 
+// claimedVolumes are the workspaces of the sandboxes that programs have claimed.
+// One that is retained is no longer its pod's, and stays as long as that does.
+func (in Input) claimedVolumes() map[string]bool {
+	volumes := map[string]bool{}
+	for _, live := range in.Live {
+		if in.isClaimed(live) {
+			volumes[render.WorkspaceOf(live)] = true
+		}
+	}
+	return volumes
+}
+
 // poolOf is the pool of the file that a pod is from; false where the file has it
 // no more.
 func (in Input) poolOf(pod *unstructured.Unstructured) (render.Pool, bool) {

@@ -42,6 +42,8 @@ type Input struct {
 	Prune
 	Pools Pools
 	Idle  Idle
+	// claimed are the volumes of claimed sandboxes: see claimedVolumes.
+	claimed map[string]bool
 }
 
 // Prune says how far the removal of what is no longer wanted goes.
@@ -304,6 +306,7 @@ var containerResource = regexp.MustCompile(`^\.spec\.containers\[([^]]*)\]\.reso
 // prune plans the deletion of what carries the fleet's label and is no longer
 // wanted, and says what stays in spite of that.
 func (in Input) prune(plan *Plan, wanted map[Ref]bool) {
+	in.claimed = in.claimedVolumes()
 	emptied := in.isEmptied()
 	for ref, live := range in.Live {
 		if wanted[ref] || in.Idle.stays[ref] || live.GetDeletionTimestamp() != nil {

@@ -278,8 +278,8 @@ func (in Input) pooled(live *unstructured.Unstructured) (stays bool, why string)
 	if labels[render.WarmPoolLabel] != "true" {
 		return false, ""
 	}
-	if live.GetKind() == volumeKind { // it goes with the pod that owns it
-		return len(live.GetOwnerReferences()) > 0, ""
+	if live.GetKind() == volumeKind { // it goes with the pod that owns it, or is in use
+		return len(live.GetOwnerReferences()) > 0 || in.claimed[live.GetName()], ""
 	}
 	pod, ok := pool.Read(live)
 	switch {

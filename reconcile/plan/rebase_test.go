@@ -3,6 +3,7 @@ package plan
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -111,6 +112,19 @@ func TestRebase(t *testing.T) {
 		}
 		if blocked := Make(in, answers).Blocked(); len(blocked) != 1 || !strings.Contains(blocked[0].Problem.Error(), "a program has claimed") {
 			t.Errorf("blocked: %+v", blocked)
+		}
+	})
+	t.Run("the workspace of a program's sandbox is in use, also a retained one", func(t *testing.T) {
+		_, pool := pooledFleet(t, "{size: 1Gi, retain: true}")
+		for until, want := range map[string]int{"2030-01-01T00:00:00Z": 0, "2020-01-01T00:00:00Z": 2} {
+			claimed := claimedPod(pool, map[string]string{render.LeaseUntilAnnotation: until})
+			volume := pool.Volume.DeepCopy()
+			volume.SetName(render.WorkspaceOf(claimed))
+			in := Input{Fleet: "f", Live: liveOf(claimed, volume), Sandboxes: 1, Prune: Prune{Retained: true}}
+			in.Pools.Now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+			if p := Make(in, nil); len(p.Changes) != want || len(p.Kept) != 0 {
+				t.Errorf("claimed until %s: got %v, kept %v; want %d to go", until, p.Changes, p.Kept, want)
+			}
 		}
 	})
 	t.Run("a pod of another name is replaced, never doubled", func(t *testing.T) {
