@@ -26,18 +26,22 @@ func goneTimeout(kind string) time.Duration {
 // delete deletes the very object that the plan saw. One that is gone already is
 // as it should be.
 func (r *Reconciler) delete(ctx context.Context, change plan.Change) error {
-	return r.onSeen(ctx, change, func(change plan.Change) error {
-		err := r.resource(change.Ref).Delete(ctx, change.Ref.Name, metav1.DeleteOptions{
-			Preconditions: &metav1.Preconditions{UID: &change.UID, ResourceVersion: &change.ResourceVersion},
-		})
-		if apierrors.IsNotFound(err) {
-			err = nil
-		}
-		if err == nil {
-			r.deleting(change)
-		}
-		return err
+	return r.onSeen(ctx, change, func(change plan.Change) error { return r.deleteOnce(ctx, change) })
+}
+
+// deleteOnce deletes an object that nobody has written to since; else the error
+// is the server's conflict.
+func (r *Reconciler) deleteOnce(ctx context.Context, change plan.Change) error {
+	err := r.resource(change.Ref).Delete(ctx, change.Ref.Name, metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: &change.UID, ResourceVersion: &change.ResourceVersion},
 	})
+	if apierrors.IsNotFound(err) {
+		err = nil
+	}
+	if err == nil {
+		r.deleting(change)
+	}
+	return err
 }
 
 // deleting tells that an object was told to go, or has gone: a cache may still

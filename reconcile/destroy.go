@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
@@ -99,15 +100,21 @@ func onlyNamespace(kept []plan.Kept) bool {
 	return true
 }
 
-// deleteParent deletes the object that says that there is a fleet.
+// deleteParent deletes the object that says that there is a fleet, unless
+// somebody else is changing the fleet.
 func (r *Reconciler) deleteParent(ctx context.Context, fleet *schema.Fleet) error {
 	ref := plan.RefOf(render.Parent(fleet, nil))
-	parent, err := r.get(ctx, ref)
-	if err != nil || parent == nil {
-		return err
+	for {
+		parent, err := r.get(ctx, ref)
+		if err != nil || parent == nil {
+			return err
+		}
+		if held := lockOf(parent); r.keepsOut(parent, held) {
+			return lockedBy(fleet, held)
+		}
+		err = r.deleteOnce(ctx, plan.Change{Ref: ref, UID: parent.GetUID(), ResourceVersion: parent.GetResourceVersion()})
+		if !apierrors.IsConflict(err) {
+			return failure.From(err, about(ref))
+		} // somebody may have locked it since
 	}
-	if held := lockOf(parent); r.keepsOut(parent, held) {
-		return lockedBy(fleet, held)
-	}
-	return r.delete(ctx, plan.Change{Ref: ref, UID: parent.GetUID(), ResourceVersion: parent.GetResourceVersion(), Seen: plan.Digest(parent)})
 }

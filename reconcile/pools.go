@@ -6,7 +6,6 @@ import (
 	"errors"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -157,16 +156,11 @@ func (r *Reconciler) applyPoolChange(ctx context.Context, claims *claim.Client, 
 		return change, err
 	}
 	return r.audited(change, func() (plan.Change, error) {
-		err := r.resource(change.Ref).Delete(ctx, change.Ref.Name, metav1.DeleteOptions{
-			Preconditions: &metav1.Preconditions{UID: &change.UID, ResourceVersion: &change.ResourceVersion},
-		})
-		if r.writes != nil && (err == nil || apierrors.IsNotFound(err)) {
-			r.writes.Deleting(change.Ref, change.UID)
+		err := r.delete(ctx, change)
+		if failure.CodeOf(err) == failure.PlanStale { // it was claimed
+			err = errUntouched
 		}
-		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) { // it was claimed, or its status is another
-			return change, errUntouched
-		}
-		return change, failure.From(err, about(change.Ref))
+		return change, err
 	})
 }
 

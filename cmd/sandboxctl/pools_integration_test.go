@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
@@ -262,4 +264,58 @@ func TestPoolVolume(t *testing.T) {
 	}
 	s.settled()
 	s.expect(0, "kept\n", "", "exec", "api", "--", "cat", "/workspace/note")
+}
+
+// TestClaimedVolume: a workspace that is to be retained is its claim's as long as
+// that lasts, whatever else asks for it; and then it can be removed.
+func TestClaimedVolume(t *testing.T) {
+	s := newShell(t)
+	const pools = "min: 1, max: 3, autoscale: false}\n  q: {template: t, min: 0, max: 3, autoscale: false"
+	s.pooled("file", "{size: 10Mi, retain: true}", pools, "  a: {template: t, workspace: {emptyDir: 10Mi}}\n")
+	s.settled()
+	s.claim("--pool", "p", "--name", "x")
+	volume := func() *corev1.PersistentVolumeClaim {
+		list, err := s.cluster.Client.CoreV1().PersistentVolumeClaims(s.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: render.SandboxIDLabel + "=x"})
+		if err != nil || len(list.Items) != 1 {
+			t.Fatalf("%d volumes, %v", len(list.Items), err)
+		}
+		return &list.Items[0]
+	}
+	first := volume().Labels
+	s.claim("--pool", "q", "--name", "x")
+	if diff := cmp.Diff(first, volume().Labels); diff != "" {
+		t.Errorf("another pool has made the volume its own: -before +after\n%s", diff)
+	}
+	s.settled()
+	got := s.run("plan", "--delete-retained-workspaces")
+	if got.code != 0 || !strings.Contains(got.stdout, "no changes") || strings.Contains(got.stdout, "retained") {
+		t.Errorf("the plan, while it is claimed: %d\n%s%s", got.code, got.stdout, got.stderr)
+	}
+	s.expect(0, "", "", "release", "x")
+	clustertest.Eventually(t, "the volume of a claim that has ended can be removed", func(context.Context) bool {
+		return strings.Contains(uncoloured(s.run("plan", "--delete-retained-workspaces").stdout), "(sandbox x) will be deleted")
+	})
+}
+
+// TestPoolShrinks though the status of its pods moves on after the plan was made.
+func TestPoolShrinks(t *testing.T) {
+	r := newTrial(t)
+	const pools = "pools: {p: {template: t, min: %d, max: 3, autoscale: false}}\n"
+	file := r.file(fmt.Sprintf(pools, 2), "  {}\n")
+	r.done(r.run("apply", "--yes", "-f", file))
+	r.file(fmt.Sprintf(pools, 1), "  {}\n")
+	plan := filepath.Join(t.TempDir(), "fleet.plan")
+	r.done(r.run("plan", "-f", file, "--out", plan))
+	pods := r.cluster.Client.CoreV1().Pods(r.namespace)
+	list, err := pods.List(t.Context(), metav1.ListOptions{})
+	r.must(err)
+	for _, pod := range list.Items {
+		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: "example.org/moved", Status: corev1.ConditionTrue})
+		_, err := pods.UpdateStatus(t.Context(), &pod, metav1.UpdateOptions{})
+		r.must(err)
+	}
+	if o := r.done(r.run("apply", plan)); !strings.Contains(o.stdout+o.stderr, "1 change made") {
+		t.Errorf("the pool stays as it was: %s%s", o.stdout, o.stderr)
+	}
+	r.noChanges(file)
 }
