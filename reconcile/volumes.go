@@ -5,20 +5,28 @@ import (
 	"slices"
 
 	"github.com/agentpane/sandboxctl/reconcile/plan"
+	"github.com/agentpane/sandboxctl/render"
 )
 
 // vacate deletes the pods that mount a workspace of the wave which is to be
-// replaced: it goes only after them. They are made again with their own wave.
+// replaced: it goes only after them. Those that are to be made again are with
+// their own wave; those that are to go are gone then.
 func (r *Reconciler) vacate(ctx context.Context, wave, all []plan.Change) error {
-	var claims []string
+	claims, sandboxes := map[string]bool{}, map[string]bool{}
 	for _, change := range wave {
 		if change.Ref.Kind == "PersistentVolumeClaim" && change.Action == plan.Replace {
-			claims = append(claims, change.Ref.Name)
+			claims[change.Ref.Name], sandboxes[change.Labels[render.SandboxIDLabel]] = true, true
 		}
 	}
 	for _, change := range all {
-		mounts := slices.ContainsFunc(plan.ClaimsOf(change.Desired), func(claim string) bool { return slices.Contains(claims, claim) })
-		if mounts && change.Action == plan.Replace {
+		mounts := slices.ContainsFunc(plan.ClaimsOf(change.Desired), func(claim string) bool { return claims[claim] })
+		goes := change.Action == plan.Delete && change.Ref.Kind == "Pod" && sandboxes[change.Labels[render.SandboxIDLabel]]
+		if goes && !change.IdleSince.IsZero() {
+			if err := r.stillIdle(ctx, change); err != nil {
+				return err
+			}
+		}
+		if goes || mounts && change.Action == plan.Replace {
 			if err := r.deleteAndWait(ctx, change); err != nil {
 				return err
 			}

@@ -284,4 +284,10 @@ func TestWorkspaceThatCannotBeChanged(t *testing.T) {
 		t.Error("want the pod of a replaced, and that of b left alone")
 	}
 	expectSame(t, without(without(before, "Pod"), "PersistentVolumeClaim"), without(without(r.state(), "Pod"), "PersistentVolumeClaim"))
+
+	// A sandbox that is stopped by the same file does not hold its workspace back.
+	r.file("", strings.Replace(sandbox("1Gi", class), "t,", "t, state: stopped,", 1))
+	r.done(r.run("apply", "--yes", "-f", file, "--replace-workspaces"))
+	r.noPod("a")
+	r.noChanges(file)
 }
