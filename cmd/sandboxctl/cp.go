@@ -42,11 +42,12 @@ func newCpCommand(env environment) *cobra.Command {
 		Use:   "cp SANDBOX:PATH LOCAL | cp LOCAL SANDBOX:PATH",
 		Short: "Copy files and folders from or to a sandbox",
 		Long: `Copy files and folders from or to a sandbox. A target that is a folder gets the copy into
-it; else it is the copy's name. Modes are kept, and what is there is replaced. Paths in
+it; else it is the copy's name. Files that are there are replaced, and modes are kept. Paths in
 the sandbox that do not begin with / are below its working folder.
 
-What comes from a sandbox is not trusted: nothing is written outside of the target, and
-links that lead out of it are left out. A copy that is not whole is an error, which says
+What comes from a sandbox is not trusted: nothing is written outside of the target, links
+that lead out of it are left out, no mode lets others write, and a folder that is there
+keeps its own. A copy that is not whole is an error, which says
 so. The image needs tar, and sha256sum, by which an upload is confirmed.`,
 		Example: `  sandboxctl cp api:/workspace/report.pdf .
   sandboxctl cp ./src api:/workspace/`,

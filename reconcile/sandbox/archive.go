@@ -124,8 +124,10 @@ func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
 	return nil
 }
 
-// modeOf is an entry's mode, without the bits that lend a file its owner's rights.
-func modeOf(header *tar.Header) fs.FileMode { return fs.FileMode(header.Mode) & fs.ModePerm }
+// modeOf is an entry's mode, without the bits that lend a file its owner's rights
+// and those that let others than its owner write to it: a sandbox does not say who
+// may write on this machine.
+func modeOf(header *tar.Header) fs.FileMode { return fs.FileMode(header.Mode) & 0o755 }
 
 // inside returns an entry's name relative to the target.
 func (u *unpacker) inside(entry string) (string, error) {
@@ -156,27 +158,35 @@ func (u *unpacker) skip(name, why string) {
 }
 
 // folder makes a folder that can be written to; its own mode follows at the end.
+// One that is there already keeps the mode that it has.
 func (u *unpacker) folder(name string, mode fs.FileMode) error {
+	var made bool
 	if u.root == nil {
 		if name != "." {
 			return fmt.Errorf("%w: it does not begin with what was asked for", errHostile)
 		}
-		if err := os.Mkdir(u.target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := os.Mkdir(u.target, 0o700)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
+		made = err == nil
 		root, err := os.OpenRoot(u.target)
 		if err != nil {
 			return err
 		}
 		u.root = root
-	} else if err := u.root.MkdirAll(name, 0o700); err != nil {
-		return err
+	} else {
+		_, err := u.root.Lstat(name)
+		made = errors.Is(err, fs.ErrNotExist)
+		if err := u.root.MkdirAll(name, 0o700); err != nil {
+			return err
+		}
 	}
-	if err := u.root.Chmod(name, mode|0o700); err != nil {
-		return err
+	if !made {
+		return nil
 	}
 	u.modes = append(u.modes, folderMode{name, mode})
-	return nil
+	return u.root.Chmod(name, mode|0o700)
 }
 
 // file makes a file anew, so that nothing is written through a link.

@@ -100,6 +100,8 @@ func TestUnpack(t *testing.T) {
 		"the folder itself": {".", []tar.Header{folder("./"), file("./a")}, map[string]string{"copy": "drwxr-xr-x", "copy/a": content + "./a"}, nil, nil},
 		"a folder that nobody may write to": {"d", []tar.Header{{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o555}, file("d/a")},
 			map[string]string{"copy": "dr-xr-xr-x", "copy/a": content + "d/a"}, nil, nil},
+		"no writing by others": {"d", []tar.Header{{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o777}, {Typeflag: tar.TypeReg, Name: "d/a", Mode: 0o666}},
+			map[string]string{"copy": "drwxr-xr-x", "copy/a": "-rw-r--r-- "}, nil, nil},
 		"no set-user-id": {"f", []tar.Header{{Typeflag: tar.TypeReg, Name: "f", Mode: 0o6755}}, map[string]string{"copy": "-rwxr-xr-x "}, nil, nil},
 		"links within": {"d", []tar.Header{folder("d/"), symlink("d/l", "e/b"), symlink("d/e/up", "../a"), file("d/a"), file("d/e/b"), hardlink("d/h", "d/a")},
 			map[string]string{"copy": "drwxr-xr-x", "copy/a": content + "d/a", "copy/h": content + "d/a", "copy/l": "-> e/b", "copy/e": "drwx------", "copy/e/b": content + "d/e/b", "copy/e/up": "-> ../a"}, nil, nil},
@@ -175,6 +177,22 @@ func TestUnpackOverLinks(t *testing.T) {
 		t.Error("a file below a link that leads out was no error")
 	}
 	want := map[string]string{"outside": "-rw------- untouched", "copy": "drwxr-xr-x", "copy/f": "-rw-r----- content of d/f", "copy/up": "-> .."}
+	if diff := cmp.Diff(want, tree(t, dir)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestUnpackIntoAFolder: one that is there keeps its mode.
+func TestUnpackIntoAFolder(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "copy"), 0o700), os.Mkdir(filepath.Join(dir, "copy", "sub"), 0o750)); err != nil {
+		t.Fatal(err)
+	}
+	content := archive(t, folder("./"), folder("./sub/"), file("./sub/f"))
+	if _, err := unpack(bytes.NewReader(content), filepath.Join(dir, "copy"), "."); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"copy": "drwx------", "copy/sub": "drwxr-x---", "copy/sub/f": "-rw-r----- content of ./sub/f"}
 	if diff := cmp.Diff(want, tree(t, dir)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
