@@ -12,6 +12,7 @@ import (
 
 	"github.com/agentpane/sandboxctl/reconcile"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
+	"github.com/agentpane/sandboxctl/reconcile/session"
 )
 
 // TestConfirm: only "yes" does, and an interrupt ends the question.
@@ -78,5 +79,20 @@ func TestPlanIsPlainText(t *testing.T) {
 		if !strings.Contains(text, "problem \uFFFD[2J") || !strings.Contains(text, "refused \uFFFD[2J") || strings.ContainsAny(text, "\x1b\u009b\u202e") {
 			t.Errorf("%s: %q", name, text)
 		}
+	}
+}
+
+// TestSessionsAreNoMarkdown: what a sandbox says of what runs in it cannot put a
+// link, a mention or a column into a comment.
+func TestSessionsAreNoMarkdown(t *testing.T) {
+	fleet := rendered{Fleet: loadFleet(t, "  a: {template: t}\n")}
+	p := planned{position: fleet.position, Plan: plan.Plan{Fleet: "f", Sessions: []plan.Sessions{{Sandbox: "a", Changes: []session.Change{
+		{Action: session.Delete, Kind: session.WindowKind, Name: "s:`@all`", Ends: []string{"`[x](https://example.org) | @all"}},
+	}}}}}
+	var out strings.Builder
+	printPlanMarkdown(&out, p)
+	want := "| `-` | `window a/s:'@all'` | `will be ended: ends: '[x](https://example.org) \\| @all` |"
+	if !strings.Contains(out.String(), want) {
+		t.Errorf("want %s in\n%s", want, out.String())
 	}
 }

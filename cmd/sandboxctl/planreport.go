@@ -25,7 +25,7 @@ func printPlanMarkdown(out io.Writer, p planned) {
 	for _, sessions := range p.Sessions {
 		for _, line := range sessionLines(sessions) {
 			what := strings.Join(append([]string{line.what}, line.detail...), "; ")
-			fmt.Fprintf(out, "| `%s` | `%s` | %s | %s |\n", line.sign, markdownCell(line.name), markdownCell(printable(what)), codeCell(line.path))
+			fmt.Fprintf(out, "| `%s` | %s | %s | %s |\n", line.sign, codeCell(line.name), codeCell(what), codeCell(line.path))
 		}
 	}
 	for _, level := range p.Pools {
@@ -51,12 +51,13 @@ func printPlanMarkdown(out io.Writer, p planned) {
 	fmt.Fprintf(out, "```\n\n</details>\n")
 }
 
-// codeCell is a cell with a path, which what goes has none of.
-func codeCell(path string) string {
-	if path == "" {
+// codeCell is a cell in which nothing is taken for Markdown: what a sandbox says of
+// its sessions may be meant to be. It is empty for what is.
+func codeCell(text string) string {
+	if text == "" {
 		return ""
 	}
-	return "`" + path + "`"
+	return "`" + strings.ReplaceAll(markdownCell(printable(text)), "`", "'") + "`"
 }
 
 func markdownCell(text string) string {
