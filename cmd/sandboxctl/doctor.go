@@ -1,13 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -107,6 +106,9 @@ func (o *doctorOptions) patient(ctx context.Context, env environment, fleet rend
 	}, nil
 }
 
+// toolTimeout bounds the question to one sandbox.
+const toolTimeout = 10 * time.Second
+
 // tools asks one running sandbox of each image for its tmux.
 func tools(ctx context.Context, cluster *connection.Cluster, fleet rendered) (map[string]doctor.Tool, error) {
 	client, err := sandbox.New(cluster.Config, fleet.Fleet)
@@ -122,28 +124,15 @@ func tools(ctx context.Context, cluster *connection.Cluster, fleet rendered) (ma
 		if err != nil {
 			continue // another of the image may run
 		}
-		var out bytes.Buffer
-		code, err := client.Exec(ctx, pod, sandbox.Command{Args: []string{"tmux", "-V"}, Stdout: &limited{&out}})
-		if err != nil && failure.CodeOf(err) != failure.ExecFailed {
+		within, cancel := context.WithTimeout(ctx, toolTimeout)
+		version, err := client.TmuxVersion(within, pod)
+		cancel()
+		if err != nil && failure.CodeOf(err) != failure.TmuxCreationFailed {
 			continue // which says nothing about the image
 		}
-		if err == nil && code != 0 {
-			err = fmt.Errorf("tmux -V exits with code %d", code)
-		}
-		found[s.Image] = doctor.Tool{Version: printable(strings.TrimSpace(out.String())), Err: err}
+		found[s.Image] = doctor.Tool{Version: printable(version), Err: err}
 	}
 	return found, nil
-}
-
-// limited keeps the first few bytes of what a sandbox prints.
-type limited struct{ *bytes.Buffer }
-
-func (l *limited) Write(content []byte) (int, error) {
-	const most = 100
-	if room := most - l.Len(); room > 0 {
-		l.Buffer.Write(content[:min(room, len(content))])
-	}
-	return len(content), nil
 }
 
 func printExamination(out io.Writer, findings []doctor.Finding) error {

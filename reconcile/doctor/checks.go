@@ -239,7 +239,7 @@ func (p Patient) images(ctx context.Context) ([]Finding, error) {
 		case !running:
 			found = append(found, bad(Unknown, "image", "It is looked at once a sandbox of it runs.", "no sandbox of image %s runs, so it is not known whether it has tmux", image)...)
 		case tool.Err != nil:
-			found = append(found, bad(level, "image", "Install tmux in the image: sessions need it.", "image %s has no tmux: %v", image, tool.Err)...)
+			found = append(found, bad(level, "image", "Install tmux in the image: sessions need it.", "image %s has no usable tmux: %v", image, tool.Err)...)
 		default:
 			found = append(found, good("image", "image %s has %s", image, tool.Version)...)
 		}

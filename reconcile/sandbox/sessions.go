@@ -88,11 +88,25 @@ func tmuxMissing(err error, pod *corev1.Pod) error {
 // program. So that is asked again, without input.
 func (c *Client) tmuxNotRun(ctx context.Context, err error, pod *corev1.Pod) error {
 	if failure.CodeOf(err) == failure.ExecConnectionFailed {
-		if _, asked := c.output(ctx, pod, Command{Args: []string{"tmux", "-V"}}, outputLimit); errors.Is(asked, errNoProgram) {
-			err = asked
+		if _, asked := c.TmuxVersion(ctx, pod); errors.Is(asked, errNoProgram) {
+			return asked
 		}
 	}
 	return tmuxMissing(err, pod)
+}
+
+// TmuxVersion is what tmux says of itself in a sandbox, as "tmux 3.3a". Its error
+// is TmuxCreationFailed where the image has none, or one that does not run.
+func (c *Client) TmuxVersion(ctx context.Context, pod *corev1.Pod) (string, error) {
+	const long = 100 // of what somebody else's image prints
+	output, err := c.output(ctx, pod, Command{Args: []string{"tmux", "-V"}}, long)
+	if err != nil {
+		return "", tmuxMissing(err, pod)
+	}
+	if output.Code != 0 {
+		return "", failure.New(failure.TmuxCreationFailed, about(pod), "tmux -V exits with code %d in %s", output.Code, nameOf(pod))
+	}
+	return strings.TrimSpace(output.Stdout), nil
 }
 
 func noTmux(pod *corev1.Pod) *failure.Error {
