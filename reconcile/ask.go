@@ -87,7 +87,7 @@ func (r *Reconciler) ask(ctx context.Context, q plan.Question, options Options) 
 
 // isOurs: what was changed by way of a subresource has an entry of its own in
 // managedFields, and conflicts with our other one.
-func isOurs(c plan.Conflict) bool { return c.Manager == plan.Manager }
+func isOurs(c plan.Conflict) bool { return c.Manager == render.Manager }
 
 // isForeign: what a person changed by hand is drift, and is repaired; what a
 // program owns is a disagreement that people have to settle.
@@ -160,7 +160,7 @@ func (r *Reconciler) patch(ctx context.Context, object *unstructured.Unstructure
 	if err != nil {
 		return nil, err
 	}
-	options.FieldManager = plan.Manager
+	options.FieldManager = render.Manager
 	result, err := r.resource(plan.RefOf(object)).Patch(ctx, object.GetName(), types.ApplyPatchType, body, options, subresources...)
 	if err == nil && len(options.DryRun) == 0 && r.writes != nil {
 		r.writes.Wrote(result)

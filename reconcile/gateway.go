@@ -28,7 +28,7 @@ func resolveGateway(fleet *schema.Fleet, objects []render.Object, seen Observati
 	address := render.ServiceAddress(seen.Gateway)
 	pinned := false
 	if address != "" {
-		_, pinned, _ = unstructured.NestedString(proof.Owned(seen.Gateway, plan.Manager), "spec", "clusterIP")
+		_, pinned, _ = unstructured.NestedString(proof.Owned(seen.Gateway, render.Manager), "spec", "clusterIP")
 	} else {
 		address = podsGateway(seen)
 		pinned = address != ""

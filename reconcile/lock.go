@@ -103,7 +103,7 @@ func (r *Reconciler) Lock(ctx context.Context, fleet *schema.Fleet) (locked cont
 	}
 	if current == nil {
 		r.setLock(parent)
-		current, err = r.resource(ref).Create(ctx, parent, metav1.CreateOptions{FieldManager: plan.Manager})
+		current, err = r.resource(ref).Create(ctx, parent, metav1.CreateOptions{FieldManager: render.Manager})
 	} else {
 		if held := lockOf(current); r.keepsOut(current, held) {
 			return nil, nil, lockedBy(fleet, held)
@@ -260,7 +260,7 @@ func (r *Reconciler) annotate(ctx context.Context, ref plan.Ref, parent *unstruc
 	if err != nil {
 		return nil, err
 	}
-	return r.resource(ref).Patch(ctx, ref.Name, types.MergePatchType, body, metav1.PatchOptions{FieldManager: plan.Manager})
+	return r.resource(ref).Patch(ctx, ref.Name, types.MergePatchType, body, metav1.PatchOptions{FieldManager: render.Manager})
 }
 
 func (r *Reconciler) setLock(parent *unstructured.Unstructured) {

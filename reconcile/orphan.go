@@ -49,7 +49,7 @@ func (r *Reconciler) orphanAll(ctx context.Context, fleet *schema.Fleet) (orphan
 			}
 			change := plan.Change{Ref: ref, Action: plan.Update, Labels: live.GetLabels()}
 			_, err = r.audited(change, func() (plan.Change, error) {
-				_, err := r.resource(ref).Patch(ctx, ref.Name, types.MergePatchType, body, metav1.PatchOptions{FieldManager: plan.Manager})
+				_, err := r.resource(ref).Patch(ctx, ref.Name, types.MergePatchType, body, metav1.PatchOptions{FieldManager: render.Manager})
 				return change, failure.From(err, about(ref))
 			})
 			mutex.Lock()

@@ -2,9 +2,7 @@ package reconcile
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -18,9 +16,6 @@ import (
 	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
 )
-
-// randomText returns n letters and digits that nobody can guess.
-func randomText(n int) string { return strings.ToLower(rand.Text()[:n]) }
 
 // pools is what a plan needs to know of the fleet's pools.
 func (r *Reconciler) pools(fleet *schema.Fleet, seen Observation) (plan.Pools, error) {

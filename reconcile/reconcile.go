@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/agentpane/sandboxctl/reconcile/audit"
+	"github.com/agentpane/sandboxctl/reconcile/claim"
 	"github.com/agentpane/sandboxctl/reconcile/connection"
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
@@ -104,7 +105,7 @@ func New(config *rest.Config, now func() time.Time, holder string, options ...Op
 	if err != nil {
 		return nil, fmt.Errorf("setting up the client: %w", err)
 	}
-	r := &Reconciler{config: plain, client: client, raw: raw, now: now, holder: holder, own: &ownLock{}, patient: true, random: randomText, probing: make(chan struct{}, 1)}
+	r := &Reconciler{config: plain, client: client, raw: raw, now: now, holder: holder, own: &ownLock{}, patient: true, random: claim.RandomText, probing: make(chan struct{}, 1)}
 	for _, option := range options {
 		option(r)
 	}

@@ -12,6 +12,9 @@ import (
 	"github.com/agentpane/sandboxctl/schema"
 )
 
+// Manager is the field manager of everything that sandboxctl applies, so that a plan finds what it would apply itself.
+const Manager = "sandboxctl"
+
 // The labels of what belongs to a fleet. Those that the original has keep its names.
 const (
 	ManagedLabel    = "agentpane.io/managed"     // "true" on all

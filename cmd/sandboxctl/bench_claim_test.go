@@ -41,7 +41,7 @@ func BenchmarkClaimToOutput(b *testing.B) {
 	}
 	b.Cleanup(func() { timed(b, sandboxctl, "destroy", "--yes", "-f", file) })
 	fleet, config := loaded(b, file)
-	claims, err := claim.New(config, fleet, time.Now, randomText, "the benchmark")
+	claims, err := claim.New(config, fleet, time.Now, claim.RandomText, "the benchmark")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -212,15 +211,12 @@ func (f *sandboxFlags) claims(env environment) (*schema.Fleet, *claim.Client, *c
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	client, err := claim.New(cluster.Config, fleet, env.now, randomText, holderName(env))
+	client, err := claim.New(cluster.Config, fleet, env.now, claim.RandomText, holderName(env))
 	if err == nil {
 		client.Audit(f.connect.recorder)
 	}
 	return fleet, client, cluster, err
 }
-
-// randomText returns n letters and digits that nobody can guess.
-func randomText(n int) string { return strings.ToLower(rand.Text()[:n]) }
 
 // poolNames are the pools as completions.
 func (f *sandboxFlags) poolNames() []string {

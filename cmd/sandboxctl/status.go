@@ -88,7 +88,7 @@ func readStatus(ctx context.Context, env environment, options statusOptions, fle
 		return err
 	})
 	if len(fleet.Pools) > 0 {
-		claims, err := claim.New(cluster.Config, fleet, env.now, randomText, holderName(env))
+		claims, err := claim.New(cluster.Config, fleet, env.now, claim.RandomText, holderName(env))
 		if err != nil {
 			return info, err
 		}

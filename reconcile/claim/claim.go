@@ -18,6 +18,7 @@ package claim
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strings"
 	"sync"
@@ -38,9 +39,8 @@ import (
 	"github.com/agentpane/sandboxctl/schema/diagnostic"
 )
 
-// Manager is the field manager of what is applied: that of package plan, so that
-// a plan finds what it would apply itself.
-const Manager = "sandboxctl"
+// RandomText returns n letters and digits that nobody can guess; n is at most 26.
+func RandomText(n int) string { return strings.ToLower(rand.Text()[:n]) }
 
 // DefaultTTL is how long a claim lasts that does not say.
 const DefaultTTL = time.Hour

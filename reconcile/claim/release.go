@@ -238,7 +238,7 @@ func (c *Client) Renew(ctx context.Context, name string, ttl time.Duration) (San
 		if err != nil {
 			return Sandbox{}, err
 		}
-		_, err = c.pods().Patch(ctx, pod.Name, types.MergePatchType, body, metav1.PatchOptions{FieldManager: Manager})
+		_, err = c.pods().Patch(ctx, pod.Name, types.MergePatchType, body, metav1.PatchOptions{FieldManager: render.Manager})
 		if apierrors.IsConflict(err) && ctx.Err() == nil { // its status has changed, or it is being released
 			continue
 		}
@@ -327,7 +327,7 @@ func (c *Client) changeState(ctx context.Context, change func(map[string]pool.St
 			return err
 		}
 		if missing {
-			_, err = c.kind("ConfigMap").Create(ctx, object, metav1.CreateOptions{FieldManager: Manager})
+			_, err = c.kind("ConfigMap").Create(ctx, object, metav1.CreateOptions{FieldManager: render.Manager})
 		} else {
 			err = c.patchData(ctx, object, data)
 		}
@@ -346,6 +346,6 @@ func (c *Client) patchData(ctx context.Context, object *unstructured.Unstructure
 	if err != nil {
 		return err
 	}
-	_, err = c.kind("ConfigMap").Patch(ctx, object.GetName(), types.MergePatchType, body, metav1.PatchOptions{FieldManager: Manager})
+	_, err = c.kind("ConfigMap").Patch(ctx, object.GetName(), types.MergePatchType, body, metav1.PatchOptions{FieldManager: render.Manager})
 	return err
 }

@@ -79,11 +79,11 @@ func (c *Client) reserve(ctx context.Context, held *reservation, sandbox string,
 	api := c.api.Resource(leases).Namespace(c.fleet.Namespace)
 	var err error
 	if held == nil {
-		_, err = api.Create(ctx, lease, metav1.CreateOptions{FieldManager: Manager})
+		_, err = api.Create(ctx, lease, metav1.CreateOptions{FieldManager: render.Manager})
 	} else {
 		lease.SetUID(held.lease.GetUID())
 		lease.SetResourceVersion(held.lease.GetResourceVersion())
-		_, err = api.Update(ctx, lease, metav1.UpdateOptions{FieldManager: Manager})
+		_, err = api.Update(ctx, lease, metav1.UpdateOptions{FieldManager: render.Manager})
 	}
 	if refused(err) {
 		return errTaken

@@ -213,7 +213,7 @@ func (c *Client) applyVolume(ctx context.Context, volume *unstructured.Unstructu
 	if err != nil {
 		return err
 	}
-	_, err = c.volumes().Patch(ctx, volume.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: Manager, Force: new(true)})
+	_, err = c.volumes().Patch(ctx, volume.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: render.Manager, Force: new(true)})
 	if err != nil {
 		return failure.From(err, c.about("persistentvolumeclaim", volume.GetName()))
 	}

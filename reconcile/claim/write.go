@@ -16,6 +16,7 @@ import (
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/pool"
 	"github.com/agentpane/sandboxctl/reconcile/proof"
+	"github.com/agentpane/sandboxctl/render"
 )
 
 // patch applies a pod as write does, and records that. What cannot be recorded
@@ -52,7 +53,7 @@ func (c *Client) write(ctx context.Context, object *unstructured.Unstructured, o
 	asMade := false
 	var lost error // what the server, or the network, said instead of an answer
 	for n := firstRetry; ; n++ {
-		result, err := c.pods().Patch(ctx, object.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: Manager})
+		result, err := c.pods().Patch(ctx, object.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: render.Manager})
 		switch {
 		case err == nil:
 			c.source.took(result)
@@ -103,7 +104,7 @@ func (c *Client) asMade(ctx context.Context, object *unstructured.Unstructured, 
 	c.mutex.Unlock()
 	wanted, _, _ := unstructured.NestedFieldNoCopy(object.Object, "spec", "dnsConfig")
 	has, _, _ := unstructured.NestedFieldNoCopy(live.Object, "spec", "dnsConfig")
-	spec, found := proof.Owned(live, Manager)["spec"]
+	spec, found := proof.Owned(live, render.Manager)["spec"]
 	if !found || !equality.Semantic.DeepEqual(wanted, has) {
 		return nil, failed
 	}

@@ -18,7 +18,7 @@ func (in Input) relist(plan *Plan) {
 			continue
 		}
 		p, declared := in.poolOf(live)
-		owned := proof.Owned(live, Manager)
+		owned := proof.Owned(live, render.Manager)
 		if !declared || owned == nil || live.GetLabels()[render.EgressLabel] == p.Allowlist() {
 			continue
 		}

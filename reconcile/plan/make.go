@@ -15,9 +15,6 @@ import (
 	"github.com/agentpane/sandboxctl/render"
 )
 
-// Manager is the field manager of everything that sandboxctl applies.
-const Manager = "sandboxctl"
-
 // Input is everything that a plan is made of.
 type Input struct {
 	Fleet, Namespace string
@@ -106,7 +103,7 @@ func (in Input) unchanged(desired, live *unstructured.Unstructured) bool {
 	if live == nil || in.Full || over(live) != "" {
 		return false
 	}
-	unchanged, _ := proof.Unchanged(desired, live, Manager)
+	unchanged, _ := proof.Unchanged(desired, live, render.Manager)
 	return unchanged
 }
 
@@ -213,14 +210,14 @@ func changeOf(object render.Object, live *unstructured.Unstructured, answer Answ
 		if object.Cold != nil {
 			change.Desired = object.Cold
 		}
-		change.Fields = Diff(proof.Owned(before, Manager), contentOf(object.Object))
+		change.Fields = Diff(proof.Owned(before, render.Manager), contentOf(object.Object))
 	case answer.Result != nil:
 		change.Fields = Diff(before.Object, answer.Result.Object)
 		if len(change.Fields) == 0 && change.Action == Update && change.Problem == nil {
 			return nil
 		}
 	default: // the server did not say what would come of it
-		change.Fields = Diff(proof.Owned(before, Manager), contentOf(object.Object))
+		change.Fields = Diff(proof.Owned(before, render.Manager), contentOf(object.Object))
 	}
 	if change.Action != Replace {
 		change.Adopt = nil
@@ -235,8 +232,8 @@ func changeOf(object render.Object, live *unstructured.Unstructured, answer Answ
 func AsMade(desired, made *unstructured.Unstructured) *unstructured.Unstructured {
 	asked := desired.DeepCopy()
 	asked.SetName(made.GetName())
-	owned := proof.Owned(made, Manager)
-	if unchanged, _ := proof.Unchanged(asked, made, Manager); unchanged || owned == nil {
+	owned := proof.Owned(made, render.Manager)
+	if unchanged, _ := proof.Unchanged(asked, made, render.Manager); unchanged || owned == nil {
 		return nil
 	}
 	return named(owned, desired)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/agentpane/sandboxctl/reconcile/plan"
+	"github.com/agentpane/sandboxctl/render"
 )
 
 // An object that is corrected this often in this time has another master, and
@@ -100,7 +101,7 @@ func othersText(object *unstructured.Unstructured) string {
 	})
 	var others []string
 	for _, entry := range entries {
-		if entry.Manager != plan.Manager && entry.Subresource == "" && !slices.Contains(others, entry.Manager) {
+		if entry.Manager != render.Manager && entry.Subresource == "" && !slices.Contains(others, entry.Manager) {
 			others = append(others, entry.Manager)
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/agentpane/sandboxctl/reconcile/connection"
-	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/render"
 )
 
@@ -83,7 +82,7 @@ func trim(object *unstructured.Unstructured) {
 	metadata, _ := object.Object["metadata"].(map[string]any)
 	entries, _ := metadata["managedFields"].([]any)
 	for _, entry := range entries {
-		if entry, ok := entry.(map[string]any); ok && entry["manager"] != plan.Manager {
+		if entry, ok := entry.(map[string]any); ok && entry["manager"] != render.Manager {
 			delete(entry, "fieldsV1")
 		}
 	}
