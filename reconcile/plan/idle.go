@@ -186,12 +186,9 @@ func (in IdleInput) states() func(yield func(*schema.Sandbox, idleState) bool) {
 }
 
 func (in IdleInput) state(s *schema.Sandbox, pods []*unstructured.Unstructured, record *unstructured.Unstructured) (state idleState) {
-	for _, pod := range pods {
-		if over(pod) == "" && !leased(pod) && (state.pod == nil || newer(pod, state.pod)) {
-			state.pod = pod
-		}
-	}
-	if state.pod != nil {
+	stays := func(pod *unstructured.Unstructured) bool { return over(pod) == "" && !leased(pod) }
+	if i := slices.IndexFunc(pods, stays); i >= 0 {
+		state.pod = pods[i]
 		state.running = containerOf(state.pod) != session.Container{}
 		state.last = LastActivity(state.pod)
 		state.due = state.running && in.Now.Sub(state.last) >= s.Idle.After.Duration

@@ -121,6 +121,7 @@ func bySandbox(live map[Ref]*unstructured.Unstructured) (pods, volumes map[strin
 	return pods, volumes
 }
 
+// stayingFirst sorts what a sandbox has: what comes first is what a plan goes by.
 func stayingFirst(a, b *unstructured.Unstructured) int {
 	if going := a.GetDeletionTimestamp() != nil; going != (b.GetDeletionTimestamp() != nil) {
 		if going {

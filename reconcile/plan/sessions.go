@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -123,7 +122,7 @@ func (in Input) AddSessions(p *Plan, answers map[string]SessionAnswer, now time.
 }
 
 // keptPods are the pods of the sandboxes, by their names, whose container the
-// plan leaves running: of several, the newest that is not going away.
+// plan leaves running: of several, the one that the plan goes by.
 func (in Input) keptPods(p Plan) map[string]*unstructured.Unstructured {
 	pods, disrupted := map[string]*unstructured.Unstructured{}, map[Ref]bool{}
 	for _, change := range p.Changes {
@@ -136,19 +135,11 @@ func (in Input) keptPods(p Plan) map[string]*unstructured.Unstructured {
 			continue
 		}
 		name := live.GetLabels()[render.SandboxIDLabel]
-		if known := pods[name]; known == nil || newer(live, known) {
+		if known := pods[name]; known == nil || stayingFirst(live, known) < 0 {
 			pods[name] = live
 		}
 	}
 	return pods
-}
-
-func newer(a, b *unstructured.Unstructured) bool {
-	at, bt := a.GetCreationTimestamp(), b.GetCreationTimestamp()
-	if at.Equal(&bt) {
-		return strings.Compare(a.GetName(), b.GetName()) > 0
-	}
-	return bt.Before(&at)
 }
 
 // noted tells whether the pod says of its container that it has the wanted
