@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"strings"
@@ -43,7 +44,7 @@ func (c *Client) Sessions(ctx context.Context, pod *corev1.Pod) (session.State, 
 func (c *Client) ChangeSessions(ctx context.Context, pod *corev1.Pod, file string) error {
 	output, err := c.output(ctx, pod, Command{Args: session.ChangeCommand(), Stdin: strings.NewReader(file)}, outputLimit)
 	if err != nil {
-		return c.tmuxNotRun(ctx, err, pod)
+		return tmuxMissing(err, pod)
 	}
 	if strings.Contains(output.Stdout, session.StaleText) {
 		return failure.New(failure.PlanStale, about(pod), "the sessions of %s have changed since the plan was made", nameOf(pod)).
@@ -148,7 +149,7 @@ func (c *Client) tmux(ctx context.Context, pod *corev1.Pod, name string, command
 	command.Args = append([]string{"tmux", "-u"}, command.Args...)
 	output, err := c.Output(ctx, pod, command, limit)
 	if err != nil {
-		return output, c.tmuxNotRun(ctx, err, pod)
+		return output, tmuxMissing(err, pod)
 	}
 	said := strings.TrimSpace(output.Stderr)
 	if output.Code != 0 && notThere(said) {
@@ -180,12 +181,30 @@ func (c *Client) AttachError(pod *corev1.Pod, target session.Target, said string
 }
 
 // Send types text into a pane, byte by byte as it is, and Enter after it where
-// that is asked for.
+// that is asked for. A pane whose command has ended takes none: TmuxSessionNotFound.
 func (c *Client) Send(ctx context.Context, pod *corev1.Pod, target session.Target, text string, enter bool) error {
-	_, err := c.tmux(ctx, pod, target.String(), Command{
-		Args: target.SendCommand(text != "", enter), Stdin: strings.NewReader(text),
-	}, outputLimit)
-	return err
+	found, err := c.tmux(ctx, pod, target.String(), Command{Args: target.FindCommand()}, outputLimit)
+	if err != nil {
+		return err
+	}
+	pane := strings.TrimSpace(found.Stdout)
+	if strings.HasPrefix(pane, "%") {
+		buffer := "sandboxctl-" + rand.Text()
+		sent, err := c.tmux(ctx, pod, target.String(), Command{
+			Args: session.SendCommand(pane, buffer, text != "", enter), Stdin: strings.NewReader(text),
+		}, outputLimit)
+		if err != nil {
+			return err
+		}
+		if pane = strings.TrimSpace(sent.Stdout); pane == "" {
+			return nil
+		}
+	}
+	if pane == session.DeadText {
+		return failure.New(failure.TmuxSessionNotFound, about(pod), "the command in %s of %s has ended: nothing can be typed into it", target, nameOf(pod)).
+			With("sessionName", target.String())
+	}
+	return failure.New(failure.ExecFailed, about(pod), "tmux does not say which pane %s of %s is", target, nameOf(pod))
 }
 
 // Capture returns what a pane shows, with what has scrolled away, as the last

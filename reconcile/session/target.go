@@ -77,25 +77,38 @@ func argument(word string) string {
 	return word
 }
 
-// sendBuffer holds what is typed while it is.
-const sendBuffer = "sandboxctl-send"
+// DeadText is what FindCommand and SendCommand have tmux print of a pane whose
+// command has ended.
+const DeadText = "sandboxctl: dead"
 
-// SendCommand is tmux's arguments that type what stands in the input: as one
-// paste where the program in the pane knows what that is, so that it does not
-// take each line for a command of its own.
-func (t Target) SendCommand(text, enter bool) []string {
+// FindCommand is tmux's arguments that print the id of the target's pane, or
+// DeadText. It fails where there is none, which display-message alone does not.
+func (t Target) FindCommand() []string {
+	return []string{
+		"copy-mode", "-q", "-t", t.exact(), ";",
+		"display-message", "-p", "-t", t.exact(), "#{?pane_dead," + DeadText + ",#{pane_id}}",
+	}
+}
+
+// SendCommand is tmux's arguments that type what stands in the input into the
+// pane with that id: as one paste where the program in the pane knows what that
+// is, so that it does not take each line for a command of its own. The buffer
+// must be nobody else's: two that type at once would paste each other's. Nothing
+// is pasted where the pane's command has ended, which tmux would crash of; and a
+// pane that somebody looks back in is not, so that it takes Enter.
+func SendCommand(pane, buffer string, text, enter bool) []string {
 	var command []string
+	alive := "copy-mode -q -t " + pane
+	dead := "display-message -p \"" + DeadText + "\""
 	if text {
-		command = append(command, "load-buffer", "-b", sendBuffer, "-", ";",
-			"paste-buffer", "-d", "-p", "-r", "-b", sendBuffer, "-t", t.exact())
+		command = append(command, "load-buffer", "-b", buffer, "-", ";")
+		alive += " ; paste-buffer -d -p -r -b " + buffer + " -t " + pane
+		dead = "delete-buffer -b " + buffer + " ; " + dead
 	}
 	if enter {
-		if text {
-			command = append(command, ";")
-		}
-		command = append(command, "send-keys", "-t", t.exact(), "Enter")
+		alive += " ; send-keys -t " + pane + " Enter"
 	}
-	return command
+	return append(command, "if-shell", "-F", "-t", pane, "#{?pane_dead,,#{pane_id}}", alive, dead)
 }
 
 // CaptureCommand is tmux's arguments that print at least the last lines.
