@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -228,51 +227,6 @@ func TestSessionsOfHostileFiles(t *testing.T) {
 	s.expect(0, "can't cd to /workspace/#{pid} 'x'", "", "status", "--sessions")
 }
 
-// TestSessionsOutput: what a sandbox prints is long, and no text.
-func TestSessionsOutput(t *testing.T) {
-	s := newShell(t)
-	s.declareSessions(`      agent: {windows: [{window_name: main, panes: [cat, bash]}]}` + "\n")
-	s.apply()
-	s.expect(0, "", "", "session", "send", "api", "agent:main.0", "--enter", `it's $HOME; "#{pid}"`, "\\n;")
-	want := `it's $HOME; "#{pid}" \n;` + "\n"
-	clustertest.Eventually(t, "cat has repeated it", func(context.Context) bool {
-		return s.run("session", "capture", "api", "agent:main.0").stdout == want+want
-	})
-	s.expect(0, `"lines": [`, "", "session", "capture", "api", "agent:main.0", "-o", "json", "--lines", "1")
-	s.expect(1, "", "K8S_TMUX_SESSION_NOT_FOUND: sandbox api has no session agent:none: can't find window", "session", "capture", "api", "agent:none")
-	s.expect(1, "", "K8S_TMUX_SESSION_NOT_FOUND: sandbox api has no session nope", "session", "send", "api", "nope", "x")
-
-	// 10 MB, invalid UTF-8 and sequences that a terminal would obey.
-	s.expect(0, "", "", "session", "send", "api", "agent:main.1", "--enter",
-		`clear; head -c 10000000 /dev/zero | tr '\0' x | fold -w 100; printf 'a\xffb\033]0;title\007\033[2Jc\n'; printf '%s\n' do''ne`)
-	clustertest.Eventually(t, "all is printed", func(context.Context) bool {
-		return strings.Contains(s.run("session", "capture", "api", "agent:main.1").stdout, "\ndone\n")
-	})
-	got := s.run("session", "capture", "api", "agent:main.1", "--lines", "1000000")
-	if got.code != 0 || strings.ContainsAny(got.stdout, "\x1b\x07") || !utf8.ValidString(got.stdout) || len(got.stdout) > captureLimit {
-		t.Errorf("%d, %d bytes, %q", got.code, len(got.stdout), got.stdout[max(0, len(got.stdout)-200):])
-	}
-}
-
-// TestSessionFollow: what is printed comes as it is printed, without what a
-// terminal would obey.
-func TestSessionFollow(t *testing.T) {
-	s := newShell(t)
-	s.declareSessions(`      agent: {windows: [{window_name: main, panes: [{shell_command: [sh, -c, "echo first; stty -echo; while read line; do printf '\\033[31m%s\\033[0m\\n' \"got $line\"; done"]}]}]}` + "\n")
-	s.apply()
-	reader := s.following("session", "capture", "api", "agent", "--follow")
-	reader.expect("first\n")
-	for i := range 3 {
-		s.expect(0, "", "", "session", "send", "api", "agent", "--enter", fmt.Sprintf("line %d", i))
-		reader.expect(fmt.Sprintf("got line %d\r\n", i))
-	}
-	s.expect(0, "", "", "session", "kill", "api", "agent")
-	if got := <-reader.ended; got.code != 0 {
-		t.Errorf("following it to its end: %+v", got)
-	}
-	s.expect(1, "", "K8S_TMUX_SESSION_NOT_FOUND: sandbox api has no session none", "session", "capture", "api", "none", "--follow")
-}
-
 // TestSessionsRestart: a command that is to be restarted is, by the sandbox
 // itself, and is counted.
 func TestSessionsRestart(t *testing.T) {
@@ -294,6 +248,31 @@ func TestSessionsRestart(t *testing.T) {
 	panes := s.sessions()["agent"].Panes
 	if panes[0].Restarts < 2 || panes[0].Dead || !panes[1].Dead || *panes[1].ExitStatus != 0 || !panes[3].Dead || *panes[3].ExitStatus != 1 {
 		t.Errorf("the panes are %+v", panes)
+	}
+	s.expect(0, "no changes", "", "plan", "--full")
+}
+
+// TestSessionsWithoutRoom: a pane for which there is no room is not there, and no
+// other is taken for it.
+func TestSessionsWithoutRoom(t *testing.T) {
+	s := newShell(t)
+	panes := func(names ...string) {
+		var commands []string
+		for _, name := range names {
+			commands = append(commands, fmt.Sprintf("%q", counting(name)))
+		}
+		s.declareSessions("      agent: {windows: [{window_name: main, panes: [" + strings.Join(commands, ", ") + "]}]}\n")
+	}
+	panes("first")
+	s.apply()
+	s.inside("tmux resize-window -t agent -x 6 -y 2")
+	panes("first", "second")
+	s.expect(1, "", "no space for new pane", "apply", "--yes")
+	s.inside("tmux resize-window -t agent -x 80 -y 24")
+	s.apply()
+	clustertest.Eventually(t, "the second pane is there", func(context.Context) bool { return s.started("second") == 1 })
+	if n := s.started("first"); n != 1 {
+		t.Errorf("the first pane's command was started %d times", n)
 	}
 	s.expect(0, "no changes", "", "plan", "--full")
 }

@@ -64,14 +64,15 @@ func (f *file) setServer(option, value string) {
 	f.line([]string{"set-option", "-s", "--", option, value})
 }
 
-// createdOption, of the server, is the key of the session that was created last.
+// createdOption, of the server, is the key of the session or window that was
+// created last.
 const createdOption = "@sandboxctl-created"
 
-// created adds a command that creates a session, and what is to be done to it:
-// nothing, where the command fails because one of that name is there by now.
-// The key is nobody else's.
-func (f *file) created(command []string, key string, add func()) {
-	f.line(command, []string{"set-option", "-s", "--", createdOption, key})
+// created adds the commands that create a session or window, and what is to be
+// done to it: nothing, where they fail, as because a session of that name is there
+// by now. The key is nobody else's.
+func (f *file) created(commands [][]string, key string, add func()) {
+	f.line(append(commands, []string{"set-option", "-s", "--", createdOption, key})...)
 	f.text.WriteString(ifIs(createdOption, key) + " {\n")
 	add()
 	f.text.WriteString("}\n")

@@ -83,6 +83,7 @@ type maker struct {
 	options Options
 	file    file
 	result  Result
+	keys    int // how many were given
 }
 
 func (m *maker) change(c Change) { m.result.Changes = append(m.result.Changes, c) }
@@ -132,15 +133,20 @@ func (m *maker) create(s *schema.Session) {
 		"new-session", "-d", "-s", s.Name, "-x", width, "-y", height, "-c", directoryFormat,
 		"--", "/bin/sh", "-c", "exec sleep 60",
 	}
-	key := fmt.Sprintf("%s-%d", m.options.Token, len(m.result.Changes)) // grows with each session
-	m.file.created(command, key, func() { m.fill(s) })
+	m.file.created([][]string{command}, m.key(), func() { m.fill(s) })
+}
+
+// key is one that no other part of the command file has, nor any other file.
+func (m *maker) key() string {
+	m.keys++
+	return fmt.Sprintf("%s-%d", m.options.Token, m.keys)
 }
 
 // fill makes of a session that was just created what is declared.
 func (m *maker) fill(s *schema.Session) {
 	m.mark(s, nil)
 	for i := range s.Windows {
-		m.createWindow(s, &s.Windows[i])
+		m.createWindow(s, &s.Windows[i], func() {})
 	}
 	// The first, whatever number the sandbox's own configuration gives it.
 	m.file.line([]string{"kill-window", "-t", target(s.Name) + "{start}"})
@@ -169,53 +175,50 @@ func windowText(w *schema.Window) string {
 	return "window " + w.Name + ": " + strings.Join(panes, " | ")
 }
 
-// createWindow makes a window after all others of its session, and its panes.
-// It is not shown to those who look at another.
-func (m *maker) createWindow(s *schema.Session, w *schema.Window) {
+// createWindow makes a window after all others of its session, and its panes; add
+// adds what else is to be done to it. It is not shown to those who look at another.
+func (m *maker) createWindow(s *schema.Session, w *schema.Window, add func()) {
 	at := target(s.Name) + "{end}"
 	m.file.setServer(nameOption, w.Name)
-	m.start(s, &w.Panes[0], "new-window", "-d", "-a", "-t", at, "-n", nameFormat)
-	m.file.line([]string{"set-option", "-w", "-t", at, windowOption, windowKey(w.Name)})
-	// Panes are counted as the file has them, whatever the sandbox's own configuration says.
-	m.file.line([]string{"set-option", "-w", "-t", at, "pane-base-index", "0"})
-	m.markPane(s, &w.Panes[0], at)
-	for i := range w.Panes[1:] {
-		p := &w.Panes[i+1]
-		m.start(s, p, "split-window", "-t", at) // the active pane, which is the one before
-		m.markPane(s, p, at)
-		m.file.line([]string{"select-layout", "-t", at, "tiled"}) // makes room for the next
-	}
-	m.layout(w, at)
-	focus := max(0, slices.IndexFunc(w.Panes, func(p schema.Pane) bool { return p.Focus }))
-	m.file.line([]string{"select-pane", "-t", fmt.Sprintf("%s.%d", at, focus)})
+	made := m.start(s, &w.Panes[0], at, "new-window", "-d", "-a", "-t", at, "-n", nameFormat)
+	m.file.created(made, m.key(), func() {
+		m.file.line([]string{"set-option", "-w", "-t", at, windowOption, windowKey(w.Name)})
+		// Panes are counted as the file has them, whatever the sandbox's own configuration says.
+		m.file.line([]string{"set-option", "-w", "-t", at, "pane-base-index", "0"})
+		for i := range w.Panes[1:] {
+			// The active pane is the one before.
+			m.file.line(m.start(s, &w.Panes[i+1], at, "split-window", "-t", at)...)
+			m.file.line([]string{"select-layout", "-t", at, "tiled"}) // makes room for the next
+		}
+		m.layout(w, at)
+		focus := max(0, slices.IndexFunc(w.Panes, func(p schema.Pane) bool { return p.Focus }))
+		m.file.line([]string{"select-pane", "-t", fmt.Sprintf("%s.%d", at, focus)})
+		add()
+	})
 }
 
 func (m *maker) layout(w *schema.Window, at string) {
 	m.file.line([]string{"select-layout", "-t", at, w.Layout}, []string{"set-option", "-w", "-t", at, layoutOption, w.Layout})
 }
 
-// start adds a command of tmux that starts a pane's program.
-func (m *maker) start(s *schema.Session, p *schema.Pane, command ...string) {
+// start returns, for one line, the command of tmux that starts a pane's program,
+// and those that note down at the pane what it was made from, before tmux can see
+// its program end. Where the first fails, what is at that place is another pane.
+func (m *maker) start(s *schema.Session, p *schema.Pane, at string, command ...string) [][]string {
 	m.file.setServer(directoryOption, p.StartDirectory)
 	command = append(command, "-c", directoryFormat)
 	for _, name := range names(p.Environment) {
 		command = append(command, "-e", name+"="+p.Environment[name])
 	}
-	m.file.line(append(append(command, "--"), argv(p)...))
-}
-
-// markPane notes down what the pane was made from, before tmux can see its
-// program end.
-func (m *maker) markPane(s *schema.Session, p *schema.Pane, at string) {
-	set := []string{"set-option", "-p", "-t", at}
-	with := func(words ...string) []string { return append(slices.Clone(set), words...) }
-	m.file.line(
+	with := func(words ...string) []string { return append([]string{"set-option", "-p", "-t", at}, words...) }
+	return [][]string{
+		append(append(command, "--"), argv(p)...),
 		with("remain-on-exit", "on"),
 		with(paneOption, m.want.paneHash(s, p)),
 		with(commandOption, encodeText(commandText(p))),
 		with(startedOption, strconv.FormatInt(m.options.Now.Unix(), 10)),
 		with("-u", restartsOption),
-	)
+	}
 }
 
 // update brings a session that there is to what is wanted.
@@ -262,10 +265,11 @@ func (m *maker) addWindows(s *schema.Session, match []*Window) {
 	add := func(i int, move ...string) {
 		w := &s.Windows[i]
 		m.change(Change{Action: Create, Kind: WindowKind, Name: s.Name + ":" + w.Name, Session: s.Name, Detail: []string{windowText(w)}})
-		m.createWindow(s, w)
-		if len(move) > 0 {
-			m.file.line(append([]string{"move-window", "-d", "-s", target(s.Name) + "{end}"}, move...))
-		}
+		m.createWindow(s, w, func() {
+			if len(move) > 0 {
+				m.file.line(append([]string{"move-window", "-d", "-s", target(s.Name) + "{end}"}, move...))
+			}
+		})
 	}
 	for i := range match {
 		switch {

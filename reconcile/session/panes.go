@@ -117,9 +117,11 @@ func (m *maker) addPanes(s *schema.Session, w *schema.Window, there Window, matc
 		if before {
 			command = append(command, "-b")
 		}
-		m.start(s, p, command...)
-		at, before, added = there.ID, false, true // its active pane is the new one
-		m.markPane(s, p, at)
+		if !added {
+			m.file.line([]string{"select-layout", "-t", there.ID, "tiled"}) // makes room for it, as the one below for the next
+		}
+		m.file.line(m.start(s, p, there.ID, command...)...) // the window's active pane is the new one
+		at, before, added = there.ID, false, true
 		m.file.line([]string{"select-layout", "-t", at, "tiled"})
 	}
 	for _, p := range there.Panes {
@@ -131,6 +133,5 @@ func (m *maker) addPanes(s *schema.Session, w *schema.Window, there Window, matc
 }
 
 func (m *maker) respawn(s *schema.Session, p *schema.Pane, id string) {
-	m.start(s, p, "respawn-pane", "-k", "-t", id)
-	m.markPane(s, p, id)
+	m.file.line(m.start(s, p, id, "respawn-pane", "-k", "-t", id)...)
 }

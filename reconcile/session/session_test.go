@@ -75,12 +75,12 @@ func TestMake(t *testing.T) {
 		"a pane more, in the middle": {
 			want:     declared(window("main", "a", "c", "b"), window("notes", "n")),
 			changes:  []string{"create pane agent:main.1 (run c; )"},
-			commands: []string{"split-window -t %0", "select-layout -t @0 tiled", "select-layout -t @0 tiled"},
+			commands: []string{"select-layout -t @0 tiled", "split-window -t %0", "select-layout -t @0 tiled", "select-layout -t @0 tiled"},
 		},
 		"a pane more, in front": {
 			want:     declared(window("main", "c", "a", "b"), window("notes", "n")),
 			changes:  []string{"create pane agent:main.0 (run c; )"},
-			commands: []string{"split-window -t %0 -b", "select-layout -t @0 tiled", "select-layout -t @0 tiled"},
+			commands: []string{"select-layout -t @0 tiled", "split-window -t %0 -b", "select-layout -t @0 tiled", "select-layout -t @0 tiled"},
 		},
 		"a pane less": {
 			want:     declared(window("main", "b"), window("notes", "n")),
@@ -116,7 +116,7 @@ func TestMake(t *testing.T) {
 			want:     before,
 			have:     func(s *State) { s.Sessions[0].Windows[0].Panes = s.Sessions[0].Windows[0].Panes[:1] },
 			changes:  []string{"create pane agent:main.1 (run b; )"},
-			commands: []string{"split-window -t %0", "select-layout -t @0 tiled", "select-layout -t @0 tiled"},
+			commands: []string{"select-layout -t @0 tiled", "split-window -t %0", "select-layout -t @0 tiled", "select-layout -t @0 tiled"},
 		},
 		"what people made": {
 			want: before,
@@ -204,36 +204,48 @@ func TestBlocked(t *testing.T) {
 }
 
 // TestCreate: all that is done to a new session is left where it was not created,
-// as when people have made one of its name meanwhile.
+// as when people have made one of its name meanwhile; and so it is with a window,
+// whose place another has then.
 func TestCreate(t *testing.T) {
-	want := declared(window("main", "a"))
+	want := declared(window("main", "a", "c"))
 	want.Sessions = append(want.Sessions, schema.Session{Name: "other", StartDirectory: "/w", Windows: []schema.Window{window("w", "b")}})
 	result, err := Make(want, State{}, Options{Now: now, Token: "bb"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	keys := map[string]bool{}
-	inside, begun := "", false
+	var inside []string // what was created, and has to have been
+	created := ""
 	for line := range strings.Lines(result.File) {
 		command := unquoted(strings.TrimSpace(line))
-		switch {
-		case strings.HasPrefix(command, "new-session "):
-			_, inside, _ = strings.Cut(command, " ; set-option -s -- @sandboxctl-created ")
-			if keys[inside] || inside == "" {
+		what, _, _ := strings.Cut(command, " ")
+		if what == "new-session" || what == "new-window" {
+			_, key, _ := strings.Cut(command, " ; set-option -s -- @sandboxctl-created ")
+			if keys[key] || key == "" {
 				t.Errorf("its key is not its own: %s", command)
 			}
-			keys[inside], begun = true, false
-		case inside != "" && command == "if-shell -F #{==:#{@sandboxctl-created},"+inside+"} {":
-			begun = true
-		case command == "}":
-			inside, begun = "", false
+			keys[key], created = true, what+" "+key
+		}
+		switch _, key, _ := strings.Cut(created, " "); {
+		case key != "" && command == "if-shell -F #{==:#{@sandboxctl-created},"+key+"} {":
+			inside, created = append(inside, created), ""
+		case command == "}" && len(inside) > 0:
+			inside = inside[:len(inside)-1]
+		case what == "new-session":
+		case strings.Contains(command, "{end}") && what != "new-window":
+			if len(inside) != 2 {
+				t.Errorf("it is done to another window: %s", command)
+			}
 		case strings.Contains(command, " =agent:") || strings.Contains(command, " =other:"):
-			if !begun {
+			if len(inside) != 1 {
 				t.Errorf("it is done all the same: %s", command)
 			}
 		}
+		if what == "split-window" && !strings.Contains(command, " ; set-option -p -t =agent:{end} remain-on-exit on ; set-option -p -t =agent:{end} @sandboxctl-pane ") {
+			t.Errorf("another pane would be taken for this one: %s", command)
+		}
 	}
-	if len(keys) != 2 {
+	if len(keys) != 4 {
 		t.Errorf("the keys are %v", keys)
 	}
 }
