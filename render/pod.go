@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -168,7 +169,8 @@ func (r *renderer) container(s *schema.Sandbox) corev1.Container {
 		},
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Env)) {
-		container.Env = append(container.Env, corev1.EnvVar{Name: name, Value: s.Env[name]})
+		literal := strings.ReplaceAll(s.Env[name], "$", "$$") // the kubelet expands $(NAME), and makes one $ of two
+		container.Env = append(container.Env, corev1.EnvVar{Name: name, Value: literal})
 	}
 	for _, source := range s.EnvFrom {
 		name := corev1.LocalObjectReference{Name: cmp.Or(source.Secret, source.ConfigMap)}
