@@ -52,6 +52,28 @@ sandboxes: {a: {template: x}}
 	}
 }
 
+// TestPatchedDNS: a patch may say what a pod's DNS is where no gateway is, and else only what is beside that.
+func TestPatchedDNS(t *testing.T) {
+	for patch, gateway := range map[string]bool{
+		"{dnsConfig: {searches: [a.example], options: [{name: ndots, value: '1'}]}}": true,
+		"{dnsConfig: {nameservers: [1.1.1.1]}}":                                      false,
+		"{dnsPolicy: Default, dnsConfig: null}":                                      false,
+	} {
+		for egress, want := range map[string]bool{"{}": gateway, "{unenforced: allow, allow: [{host: a.example}]}": gateway, "{unenforced: allow}": true, "{mode: cilium}": true} {
+			_, found := render.Objects(load(t, fmt.Appendf(nil, `
+apiVersion: agentpane.io/v1alpha1
+kind: SandboxFleet
+name: team-a
+egress: %s
+sandboxes: {a: {image: "x:1", pod: %s}}
+`, egress, patch)))
+			if found.HasErrors() == want {
+				t.Errorf("%s, egress %s: %v", patch, egress, found)
+			}
+		}
+	}
+}
+
 // TestFillGateway: a pod that gets the gateway's address is another one; the first stays as it was, whatever becomes of it.
 func TestFillGateway(t *testing.T) {
 	objects := objectsOf(t, load(t, []byte("{apiVersion: agentpane.io/v1alpha1, kind: SandboxFleet, name: team-a, sandboxes: {a: {image: 'x:1'}}}")))

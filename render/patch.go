@@ -33,15 +33,33 @@ func (r *renderer) patched(s *schema.Sandbox, spec *corev1.PodSpec) (*corev1.Pod
 			r.unfit(err, at)
 			return nil, false
 		}
-		if !slices.ContainsFunc(spec.Containers, func(c corev1.Container) bool { return c.Name == ContainerName }) {
-			r.report("The patch takes the container "+diagnostic.Quote(ContainerName)+" away",
-				"Commands and terminals run in it. Patch it, or put others beside it.", at...)
+		if !r.whole(spec, at) {
 			return nil, false
 		}
 	}
 	complete(spec)
 	r.gate(spec)
 	return spec, true
+}
+
+// whole reports whether the spec still has, after the patch, what a sandbox is not one without.
+func (r *renderer) whole(spec *corev1.PodSpec, at []any) bool {
+	const byGateway = "By it a pod finds the egress gateway: without it no host is found, and the gate does not open. "
+	switch dns := spec.DNSConfig; {
+	case !slices.ContainsFunc(spec.Containers, func(c corev1.Container) bool { return c.Name == ContainerName }):
+		r.report("The patch takes the container "+diagnostic.Quote(ContainerName)+" away",
+			"Commands and terminals run in it. Patch it, or put others beside it.", at...)
+	case r.gateway == nil:
+		return true
+	case spec.DNSPolicy != corev1.DNSNone:
+		r.report("The patch takes the gateway's DNS away", byGateway+"Leave dnsPolicy out.", append(at, "dnsPolicy")...)
+	case dns == nil || !slices.Equal(dns.Nameservers, []string{UnknownAddress}):
+		r.report("The patch takes the gateway's DNS away", byGateway+"Leave nameservers out; searches and options may be added.",
+			append(at, "dnsConfig", "nameservers")...)
+	default:
+		return true
+	}
+	return false
 }
 
 // patchPath returns the entry that the sandbox's i-th patch is from: its template's, if that has one, comes first.
@@ -96,7 +114,22 @@ func (r *renderer) isPodSpec(patch map[string]any, at []any) bool {
 				append(at, steps(field.FieldPath())...)...)
 		}
 	}
-	return err == nil && len(unknown) == 0
+	return err == nil && len(unknown) == 0 && !r.takesGateName(patch, at)
+}
+
+// takesGateName reports a container of the patch that has the name of the gate, by which that is known while it waits.
+func (r *renderer) takesGateName(patch map[string]any, at []any) (taken bool) {
+	for _, list := range []string{"containers", "initContainers"} {
+		items, _ := patch[list].([]any)
+		for i, item := range items {
+			if container, _ := item.(map[string]any); container["name"] == GateName {
+				r.report("The name "+diagnostic.Quote(GateName)+" is reserved", "It is that of the gate, which is put before all containers of a sandbox. Choose another one.",
+					append(at, list, i, "name")...)
+				taken = true
+			}
+		}
+	}
+	return taken
 }
 
 func (r *renderer) unfit(err error, at []any) {
