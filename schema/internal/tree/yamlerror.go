@@ -6,8 +6,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/agentpane/sandboxctl/schema/diagnostic"
 )
 
@@ -17,18 +15,19 @@ func syntaxError(file *diagnostic.File, err error) diagnostic.Diagnostic {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	text = regexp.MustCompile(`^line \d+: `).ReplaceAllString(text, "")
 	reader := &countingReader{content: file.Content}
-	for decoder := yaml.NewDecoder(reader); ; {
-		var document yaml.Node
-		if decoder.Decode(&document) != nil {
-			break
-		}
-	}
+	_ = parse(reader) // as err
 	seen := reader.count
-	if name, unknown := unknownAnchor(text); unknown {
+	if at := unclosedQuote(file.Content, seen, strings.Contains(text, endOfStream)); at >= 0 {
+		seen, text = at+1, endOfStream
+	} else if name, unknown := unknownAnchor(text); unknown {
 		seen = lastAlias(file.Content[:seen], name)
 	}
-	place := faultAt(file, seen)
 	known := explain(text)
+	if known.mark == "*&" || known.mark == "|>" { // the parser has read on from where the value begins
+		at := max(0, strings.LastIndexAny(file.Content[:seen], known.mark))
+		seen = strings.LastIndexAny(file.Content[:at], " \t\n[{,") + 2
+	}
+	place := faultAt(file, seen)
 	line := []rune(file.Line(place.Line))
 	before := string(line[:min(place.Column, len(line))])
 	at := len(before) - len(strings.TrimLeft(before, " "))
@@ -95,17 +94,22 @@ func (r *countingReader) Read(p []byte) (int, error) {
 // the characters mark before the parser stopped, or the beginning of the line.
 type fault struct{ text, mark, meaning string }
 
+// endOfStream is the parser's text for a quote that is open at the end.
+const endOfStream = "found unexpected end of stream"
+
 func explain(text string) fault {
 	for _, known := range [...]fault{
 		{"found a tab character", "\t", "Indentation is made of spaces; there is a tab here."},
 		{"mapping values are not allowed", ":", `A ": " is not possible here. Put the text in quotes, or begin a new line.`},
+		{"did not find expected alphabetic or numeric character", "*&", `A value that begins with "*" or "&" needs quotes: "*.example.org".`},
+		{"did not find expected comment or line break", "|>", `What begins with "|" or ">" is a text on the lines below. Put a value that begins so in quotes.`},
 		{"cannot start any token", "@`%\t", "No value can begin with this character. Put the text in quotes."},
 		{"did not find expected key", "", `This line does not go with the ones above it: see whether it is indented as they are, and that each has a key and a ":".`},
 		{"did not find expected '-' indicator", "", `This line does not go with the list above it: begin it with "- ", or indent it as the list's key is.`},
 		{"did not find expected ',' or ']'", "", `A "[" is not closed: there is neither a "," nor a "]" before this place.`},
 		{"did not find expected ',' or '}'", "", `A "{" is not closed: there is neither a "," nor a "}" before this place.`},
 		{"could not find expected ':'", "", `There is a key without ":", or the line before it is not ended as it should be.`},
-		{"found unexpected end of stream", `"'`, "A quote is not closed before the end of the file."},
+		{endOfStream, `"'`, "This quote is not closed: what follows is read as one text with it."},
 		{"block sequence entries are not allowed", "-", `A list cannot begin here. Begin "- " on a line of its own below the key.`},
 		{"mapping keys are not allowed", "?", "A key cannot stand here."},
 		{"found unknown escape character", `\`, `Between double quotes a "\" begins an escape such as "\n". Write "\\", or use single quotes.`},
@@ -117,7 +121,7 @@ func explain(text string) fault {
 		}
 	}
 	if name, unknown := unknownAnchor(text); unknown {
-		return fault{mark: "*", meaning: "The alias stands for an anchor that is not defined before it: '" + name + "'."}
+		return fault{mark: "*", meaning: "The alias stands for an anchor that is not defined before it: '" + name + `'. A text that begins with "*" needs quotes.`}
 	}
 	return fault{meaning: "The parser says: " + text + "."}
 }
