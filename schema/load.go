@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/equality"
+
 	"github.com/agentpane/sandboxctl/schema/diagnostic"
 	"github.com/agentpane/sandboxctl/schema/internal/shape"
 	"github.com/agentpane/sandboxctl/schema/internal/tree"
@@ -58,6 +60,7 @@ func Load(paths []string, stdin io.Reader) ([]*Fleet, diagnostic.List) {
 		l.path(path)
 	}
 	l.distinct()
+	l.neighbours()
 	return l.fleets, l.found.Sorted()
 }
 
@@ -216,15 +219,56 @@ func (l *loader) distinct() {
 	for _, f := range l.fleets {
 		id := identity{f.Name, f.Cluster}
 		if other := first[id]; other != nil {
-			l.found = append(l.found, diagnostic.Diagnostic{
-				Summary: "Two fleets are named " + diagnostic.Quote(f.Name),
-				Detail:  "A fleet is one file. Name one of them otherwise, or make one file of both.",
-				Path:    "name",
-				Subject: f.Position("name"),
-				Related: &diagnostic.Related{Message: "the other one", Range: other.Position("name")},
-			})
+			l.clash(f, other, "name", "Two fleets are named "+diagnostic.Quote(f.Name),
+				"A fleet is one file. Name one of them otherwise, or make one file of both.")
 			continue
 		}
 		first[id] = f
 	}
+}
+
+// neighbours reports fleets that share a namespace and do not agree on what it is like.
+func (l *loader) neighbours() {
+	type home struct {
+		namespace string
+		cluster   Cluster
+	}
+	first := make(map[home]*Fleet)
+	for _, f := range l.fleets {
+		at := home{f.Namespace, f.Cluster}
+		other := first[at]
+		if other == nil {
+			first[at] = f
+			continue
+		}
+		namespace := diagnostic.Quote(f.Namespace)
+		const remedy = " Let both files say the same, or give each a namespace of its own."
+		if f.PodSecurity != other.PodSecurity {
+			l.clash(f, other, "podSecurity", fmt.Sprintf("Two fleets make the namespace %s %s and %s", namespace, other.PodSecurity, f.PodSecurity),
+				"A namespace enforces one profile, that of whoever was applied last."+remedy)
+		}
+		if !equality.Semantic.DeepEqual(f.Limits, other.Limits) {
+			l.clash(f, other, "limits", "Two fleets set different limits for the namespace "+namespace,
+				"Both hold for every container there, whosever it is."+remedy).Severity = diagnostic.Warning
+		}
+		if f.Quota != nil && other.Quota != nil && !equality.Semantic.DeepEqual(f.Quota, other.Quota) {
+			l.clash(f, other, "quota", "Two fleets set different quotas for the namespace "+namespace,
+				"Both hold for all that is there, whosever it is."+remedy).Severity = diagnostic.Warning
+		}
+	}
+}
+
+// clash reports what a key is in one fleet for what it is in another.
+func (l *loader) clash(f, other *Fleet, key, summary, detail string) *diagnostic.Diagnostic {
+	place := func(f *Fleet) diagnostic.Range {
+		if f.says(key) {
+			return f.Position(key)
+		}
+		return f.Position("name") // it has the default
+	}
+	l.found = append(l.found, diagnostic.Diagnostic{
+		Summary: summary, Detail: detail, Path: key, Subject: place(f),
+		Related: &diagnostic.Related{Message: "the other one", Range: place(other)},
+	})
+	return &l.found[len(l.found)-1]
 }
