@@ -19,6 +19,7 @@ func formats() map[string]shape.Format {
 	return map[string]shape.Format{
 		"Name":        {Title: "a name", Check: dnsLabel(39)},
 		"Namespace":   {Title: "a namespace", Check: dnsLabel(validation.DNS1123LabelMaxLength)},
+		"QuotaName":   {Title: "the name of a resource", Check: quotaName},
 		"ObjectName":  {Title: "the name of an object", Check: objectName},
 		"Project":     {Title: "a project name", Check: labelValue},
 		"SessionName": {Title: "a session name", Check: sessionName},
@@ -34,7 +35,8 @@ func formats() map[string]shape.Format {
 		"CPU":         {Title: "an amount of CPU", Check: cpu},
 		"Memory":      {Title: "an amount of memory", Check: memory},
 		"Size":        {Title: "a size", Check: memory},
-		"Count":       {Title: "a quantity", Check: count},
+		"Amount":      {Title: "a quantity", Check: amount},
+		"Count":       {Title: "a number of objects", Check: count},
 		"Host":        {Title: "a host name", Check: hostName},
 		"CIDR":        {Title: "a range of addresses", Check: cidr},
 	}
@@ -69,6 +71,13 @@ func suggestion(text, replacement string) string {
 func objectName(text string) string {
 	if len(validation.IsDNS1123Subdomain(text)) > 0 {
 		return `Use at most 253 of the letters a to z, digits, "-" and ".", with a letter or digit at both ends of each part.`
+	}
+	return ""
+}
+
+func quotaName(text string) string {
+	if len(validation.IsQualifiedName(text)) > 0 {
+		return `Write <prefix>/<name>: the prefix a DNS name, the name of at most 63 letters, digits, "-", "_" and ".", with a letter or digit at both ends of each.`
 	}
 	return ""
 }

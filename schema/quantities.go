@@ -38,8 +38,8 @@ func memory(text string) string {
 	return ""
 }
 
-// count checks a quota, which may be zero: none of it.
-func count(text string) string {
+// amount checks a quota of something that is measured, which may be zero: none of it.
+func amount(text string) string {
 	q, err := resource.ParseQuantity(text)
 	switch {
 	case err != nil:
@@ -48,6 +48,15 @@ func count(text string) string {
 		return "It cannot be less than nothing."
 	}
 	return ""
+}
+
+// count checks a quota of something that is counted.
+func count(text string) string {
+	q, err := resource.ParseQuantity(text)
+	if whole := resource.NewQuantity(q.Value(), resource.DecimalSI); err == nil && q.Cmp(*whole) != 0 {
+		return `Nothing is counted in part. ` + write(whole.String())
+	}
+	return amount(text)
 }
 
 var spelledUnit = regexp.MustCompile(`^([0-9.]+) *([kKmMgGtTpP])([iI]?)[bB]?$`)

@@ -119,12 +119,19 @@ sandboxes:
 // TestAccepted loads what is right, though it may not look so.
 func TestAccepted(t *testing.T) {
 	const template = "templates:\n  t: {image: \"x.io/a:1\"}\n"
+	quotas := []string{ // those of the API server's standardQuotaResources, and one of each other kind
+		"cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.storage", "requests.ephemeral-storage",
+		"limits.memory", "limits.ephemeral-storage", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps",
+		"persistentvolumeclaims", "services.nodeports", "services.loadbalancers",
+		"hugepages-2Mi", "requests.hugepages-1Gi", "count/jobs.batch", "count/pods", "requests.example.com/My_GPU",
+	}
 	for name, text := range map[string]string{
 		"nothing but a name":        "",
 		"empty sections":            "templates: {}\npools: {}\nsandboxes: {}\n",
 		"anchors and merge keys":    "sandboxes:\n  a: &base {image: \"x.io/a:1\", env: {A: b}}\n  b: *base\n  c: {<<: *base, project: c}\n",
 		"nothing may be reached":    "egress: {allow: []}\n",
 		"numbers as quantities":     template + "sandboxes:\n  a: {template: t, resources: {cpu: 0.5, memory: 1073741824}}\n",
+		"all names of a quota":      "quota: {" + strings.Join(quotas, ": 1, ") + ": 1, limits.cpu: 1.5, pods: 1k, gold.storageclass.storage.k8s.io/requests.storage: 1.5Gi}\n",
 		"an internal wildcard":      "egress: {allow: [{host: \"*.corp.example\", internal: true, ports: [8443]}]}\n",
 		"the same host twice apart": "egress: {allow: [{host: a.example.org}, {host: b.example.org}]}\n",
 		"hostPath when privileged":  "podSecurity: privileged\nsandboxes:\n  a: {image: \"x.io/a:1\", workspace: {hostPath: /srv}}\n",

@@ -20,10 +20,8 @@ func (c *checker) mapping(s *Shape, at *tree.Field) {
 		c.push(entry.Key)
 		if f := st.field(entry.Key); f != nil {
 			c.value(f.shape, f.doc, entry)
-		} else if len(st.fields) == 0 {
+		} else if len(st.fields) == 0 || st.key != nil && st.key.matches(entry.Key) {
 			c.text(st.key, "", entry.Token())
-			c.value(st.element, "", entry)
-		} else if st.key != nil && st.key.matches(entry.Key) {
 			c.value(st.element, "", entry)
 		} else {
 			meant = append(meant, c.unknownKey(s, st, entry))
