@@ -167,13 +167,14 @@ func CheckDuration(text string) string {
 	d, err := time.ParseDuration(text)
 	var number float64
 	var unit string
-	if n, _ := fmt.Sscanf(text, "%g%s", &number, &unit); err != nil && n == 1 {
+	if n, _ := fmt.Sscanf(text, "%g%s", &number, &unit); err != nil && n == 1 && CheckDuration(text+"s") == "" {
 		return `The unit is missing. ` + write(text+"s") + " Others are m and h."
 	}
 	hours := map[string]float64{"d": 24, "day": 24, "days": 24, "w": 7 * 24, "week": 7 * 24, "weeks": 7 * 24}
+	inHours := fmt.Sprintf("%gh", number*hours[unit])
 	switch {
-	case err != nil && hours[unit] > 0:
-		return "The longest unit is the hour. " + write(fmt.Sprintf("%gh", number*hours[unit]))
+	case err != nil && hours[unit] > 0 && CheckDuration(inHours) == "":
+		return "The longest unit is the hour. " + write(inHours)
 	case err != nil:
 		return `Write a number and a unit, s, m or h: "30s", "5m", "1h30m".`
 	case d <= 0:

@@ -83,6 +83,8 @@ func TestCheck(t *testing.T) {
 		{`#A: {a?: {b!: int} | string}`, `{a: [1]}`, `f:1:5: error: "a" must be a string or a mapping, not a list: Write its keys without "- ".`},
 		{`#A: {a?: {b!: int}}`, "a:", `f:1:1: error: "a" has no value: Give it a value: a mapping.`},
 		{`#A: {a?: bool}`, "a: !!bool x", `f:1:4: error: "a" must be a boolean: Write true or false.`},
+		{`#A: {a?: int}`, `{a: "12"}`, `f:1:5: error: "a" must be an integer, not a string: Write 12 without quotes.`},
+		{`#A: {a?: int}`, `{a: "1e3"}`, `f:1:5: error: "a" must be an integer, not a string`},
 		{`#A: string`, "[x]", `f:1:1: error: The file must be a string, not a list`},
 	} {
 		s := compile(t, test.schema)

@@ -3,7 +3,8 @@ package shape
 import (
 	"cmp"
 	"fmt"
-	"strconv"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/agentpane/sandboxctl/schema/diagnostic"
@@ -108,7 +109,7 @@ func (s *Shape) instead() string {
 // hint says how to turn the value, which is of the wrong kind, into one that is accepted.
 func (s *Shape) hint(n *tree.Node) string {
 	scalar := n.Kind < tree.List
-	_, notNumber := strconv.ParseFloat(n.Text, 64)
+	under := s.under(n)
 	switch {
 	case scalar && s.accepts(tree.String) && !(n.Kind == tree.Bool && s.accepts(tree.Float)):
 		if s.format != nil && n.Kind != tree.Bool {
@@ -117,18 +118,75 @@ func (s *Shape) hint(n *tree.Node) string {
 			}
 		}
 		return "Put it in quotes: " + diagnostic.Quote(n.Text) + "."
-	case n.Kind == tree.String && s.accepts(tree.Int) && notNumber == nil:
+	case n.Kind == tree.String && s.accepts(tree.Int) && plainInt.MatchString(n.Text):
 		return "Write " + n.Text + " without quotes."
 	case scalar && s.accepts(tree.Bool):
 		return "Write true or false."
 	case scalar && s.items != nil && len(n.Text) < 40:
-		return "Write it as a list: [" + n.Text + "]."
+		items := []string{n.Text}
+		if len(s.items.structs) > 0 && !s.items.accepts(n.Kind) {
+			items = s.items.under(n)
+		}
+		if len(items) == 0 {
+			return `Begin each item with "- ".`
+		}
+		return "Write it as a list: [" + strings.Join(items, "] or [") + "]."
+	case len(under) > 0:
+		return "Write " + join(under, " or ") + "."
 	case n.Kind == tree.Map && s.items != nil:
 		return `Begin each item with "- ".`
 	case n.Kind == tree.List && len(s.structs) > 0:
 		return `Write its keys without "- ".`
 	}
 	return ""
+}
+
+// under returns what the value is below each key that it may have been meant for: {host: x} for x, {allow: [...]} for a
+// list. That is the key by which a struct is told from others, or its first one, where that is what the struct is for.
+func (s *Shape) under(n *tree.Node) (all []string) {
+	for _, st := range s.structs {
+		if len(st.fields) == 0 {
+			continue
+		}
+		f := st.fields[0]
+		if mark := st.mark(); mark != "" {
+			f = st.field(mark)
+		} else if n.Kind != tree.List && len(s.structs) == 1 {
+			continue
+		}
+		if n.Kind == tree.List && f.shape.items != nil || f.shape.takes(n) {
+			all = append(all, "{"+f.name+": "+f.shape.flow(n)+"}")
+		}
+	}
+	return all
+}
+
+// takes reports whether the value is a string that the shape accepts.
+func (s *Shape) takes(n *tree.Node) bool {
+	return n.Kind == tree.String && s.accepts(tree.String) &&
+		(slices.Contains(s.enum, n.Text) || s.matches(n.Text) && (s.format == nil || s.format.Check(n.Text) == ""))
+}
+
+// plainText is what means itself without quotes, wherever it stands.
+var plainText = regexp.MustCompile(`^-{0,2}[A-Za-z][-A-Za-z0-9./_]*$`)
+
+// flow returns the value as it may be written within brackets; of a list with other items than the shape takes "[...]".
+func (s *Shape) flow(n *tree.Node) string {
+	if n.Kind != tree.List {
+		if plainText.MatchString(n.Text) {
+			return n.Text
+		}
+		return diagnostic.Quote(n.Text)
+	}
+	var items []string
+	for i := range n.Fields {
+		item := &n.Fields[i].Value
+		if !s.items.takes(item) || i == 8 {
+			return "[...]"
+		}
+		items = append(items, s.items.flow(item))
+	}
+	return "[" + strings.Join(items, ", ") + "]"
 }
 
 // within returns the range that the bounds leave.
