@@ -11,21 +11,7 @@ import (
 
 // checkCilium says what of the file Cilium does not do that the gateway does.
 func (r *renderer) checkCilium() {
-	if r.fleet.Egress.Mode != schema.Cilium {
-		return
-	}
-	named := false
-	for path, allow := range r.allowlists() {
-		for i, rule := range allow {
-			named = named || rule.Host != ""
-			if rule.Internal {
-				r.report("Cilium does not tell internal hosts from others",
-					"With egress.mode: cilium, any host of a list may have a private address. Leave internal out, or use the gateway.",
-					append(slices.Clone(path), "allow", i, "internal")...)
-			}
-		}
-	}
-	if named {
+	if r.fleet.Egress.Mode == schema.Cilium && r.namesHost() {
 		r.report("Cilium does not refuse private addresses",
 			"With egress.mode: cilium, a host that is allowed is reached wherever its name leads: to a private, link-local or metadata address too.",
 			"egress", "mode").Severity = diagnostic.Warning

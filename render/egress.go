@@ -67,21 +67,19 @@ func (r *renderer) egressPath(s *schema.Sandbox) []any {
 	return from
 }
 
-// allowlists yields each allowlist in effect with the path of its entry: the fleet's, and those of templates and
-// sandboxes, inherited ones included.
-func (r *renderer) allowlists() iter.Seq2[[]any, []schema.EgressRule] {
-	return func(yield func([]any, []schema.EgressRule) bool) {
-		if !yield([]any{"egress"}, r.fleet.Egress.Allow) {
+// allowlists yields each allowlist in effect: the fleet's, and those of templates and sandboxes, inherited ones included.
+func (r *renderer) allowlists() iter.Seq[[]schema.EgressRule] {
+	return func(yield func([]schema.EgressRule) bool) {
+		if !yield(r.fleet.Egress.Allow) {
 			return
 		}
 		for _, t := range r.fleet.Templates {
-			if !yield([]any{"templates", t.Name, "egress"}, t.Egress.Allow) {
+			if !yield(t.Egress.Allow) {
 				return
 			}
 		}
 		for i := range r.fleet.Sandboxes {
-			s := &r.fleet.Sandboxes[i]
-			if !yield(r.egressPath(s), s.Egress.Allow) {
+			if !yield(r.fleet.Sandboxes[i].Egress.Allow) {
 				return
 			}
 		}

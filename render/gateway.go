@@ -88,7 +88,7 @@ func (r *renderer) newGateway() *gateway {
 
 // namesHost reports whether an allowlist of the file names a host.
 func (r *renderer) namesHost() bool {
-	for _, allow := range r.allowlists() {
+	for allow := range r.allowlists() {
 		if slices.ContainsFunc(allow, func(rule schema.EgressRule) bool { return rule.Host != "" }) {
 			return true
 		}
@@ -98,21 +98,14 @@ func (r *renderer) namesHost() bool {
 
 // learn takes note of all allowlists.
 func (g *gateway) learn(r *renderer) {
-	for path, allow := range r.allowlists() {
-		g.note(r, allow, path...)
+	for allow := range r.allowlists() {
+		g.note(allow)
 	}
 	g.forward(r)
 }
 
 // note takes note of an allowlist.
-func (g *gateway) note(r *renderer, allow []schema.EgressRule, at ...any) {
-	for i, rule := range allow {
-		other := slices.ContainsFunc(rule.Ports, func(port int32) bool { return !byName(port) })
-		if strings.HasPrefix(rule.Host, "*.") && other {
-			r.report("Only ports 80 and 443 can be allowed below a name",
-				"On other ports nothing says which host is meant. Name each host, with its ports.", append(slices.Clone(at), "allow", i, "ports")...)
-		}
-	}
+func (g *gateway) note(allow []schema.EgressRule) {
 	id, rules := canonicalRules(allow)
 	if id == "" {
 		return

@@ -15,9 +15,6 @@ import (
 // IdleLabel is "stopped" on the record of a sandbox that was stopped as it was idle.
 const IdleLabel, idleStopped = "agentpane.io/idle", "stopped"
 
-// shortestIdle is after what time a sandbox can be idle at the earliest.
-const shortestIdle = 10 * time.Second
-
 // IdleRecord is why a sandbox has no pod although the file wants it to run. It stands in the cluster for as long as the
 // sandbox is stopped.
 type IdleRecord struct {

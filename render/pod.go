@@ -36,9 +36,6 @@ done
 
 // pod renders the sandbox's pod. That of a stopped sandbox is only looked at: its faults are the file's, too.
 func (r *renderer) pod(s *schema.Sandbox) {
-	if after := s.Idle.After.Duration; s.Idle != (schema.Idle{}) && after < shortestIdle {
-		r.report("A sandbox is not idle after "+after.String(), "It is after 10s at the earliest: that it is used is noted now and then only.", "sandboxes", s.Name, "idle", "after")
-	}
 	part, ok := r.part(s)
 	switch {
 	case !ok:

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -108,6 +109,9 @@ func poolNames(f *Fleet) []string {
 	return names
 }
 
+// shortestIdle is after what time a sandbox can be idle at the earliest.
+const shortestIdle = 10 * time.Second
+
 func sandboxesFit(c *checker) {
 	templates, pools := templateNames(c.fleet), poolNames(c.fleet)
 	for i := range c.fleet.Sandboxes {
@@ -120,6 +124,9 @@ func sandboxesFit(c *checker) {
 			d := c.report(under(at, "pool"), fmt.Sprintf("The pool %q is of another template, %q", s.Pool, pool.Template),
 				fmt.Sprintf("The sandbox is made from %q, so no pod of this pool would ever fit. Take another pool, or leave the template out.", s.Template))
 			c.related(d, "the pool's template", "pools", s.Pool, "template")
+		}
+		if path := under(at, "idle", "after"); s.Idle != (Idle{}) && s.Idle.After.Duration < shortestIdle && c.sound(path...) {
+			c.report(path, "A sandbox is not idle after "+s.Idle.After.Duration.String(), "It is after 10s at the earliest: that it is used is noted now and then only.")
 		}
 		if s.Image == "" && s.Template == "" && s.Pool == "" && c.sound(under(at, "image")...) && !c.misspelt(at, "template", "pool", "image") {
 			c.report(at, "The sandbox has no image", "Name a template or a pool that it starts from, or an image of its own.")
@@ -227,6 +234,7 @@ func (c *checker) egress(at []any, allow []EgressRule) {
 				c.report(under(path, "ports", j), fmt.Sprintf("The port %d is listed twice", port), "Take one of the two out.")
 			}
 		}
+		c.enforceable(path, rule)
 		id := target{rule.Host, rule.CIDR, rule.Preset}
 		first, twice := seen[id]
 		if id == (target{}) || !c.sound(path...) {
@@ -240,6 +248,24 @@ func (c *checker) egress(at []any, allow []EgressRule) {
 		seen[id] = i
 		if rule.CIDR.IsValid() {
 			c.wideCIDR(under(path, "cidr"), rule.CIDR)
+		}
+	}
+}
+
+// enforceable reports what of a rule cannot be enforced by whoever enforces host names.
+func (c *checker) enforceable(at []any, rule EgressRule) {
+	mode := c.fleet.Egress.Mode
+	if path := under(at, "internal"); mode == Cilium && rule.Internal && c.sound(path...) {
+		c.report(path, "Cilium does not tell internal hosts from others",
+			"With egress.mode: cilium, any host of a list may have a private address. Leave internal out, or use the gateway.")
+	}
+	if mode != Gateway || !strings.HasPrefix(rule.Host, "*.") {
+		return
+	}
+	for i, port := range rule.Ports {
+		if path := under(at, "ports", i); port != 80 && port != 443 && c.sound(path...) {
+			c.report(path, "Only ports 80 and 443 can be allowed below a name",
+				"On other ports nothing says which host is meant. Name each host, with its ports.")
 		}
 	}
 }
