@@ -94,19 +94,14 @@ func (r *renderer) fits(patch map[string]any, at []any) bool {
 }
 
 func (r *renderer) isPodSpec(patch map[string]any, at []any) bool {
-	encoded, err := json.Marshal(withoutDirectives(patch))
-	if err != nil {
-		r.unfit(err, at)
-		return false
-	}
-	unknown, err := strictjson.UnmarshalStrict(encoded, new(corev1.PodSpec))
-	var mistyped *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &mistyped):
-		r.report("A pod's "+mistyped.Field+" is no "+mistyped.Value, "The Kubernetes API has a "+mistyped.Type.String()+" there.",
-			append(at, steps(mistyped.Field)...)...)
-	case err != nil:
-		r.unfit(err, at)
+	plain := withoutDirectives(patch)
+	unknown, err := asPodSpec(plain)
+	if err != nil { // then it has not told of unknown fields
+		typed, all := r.typed(plain, at)
+		if all {
+			r.unfit(err, at)
+		}
+		unknown, _ = asPodSpec(typed)
 	}
 	for _, problem := range unknown {
 		if field, ok := problem.(strictjson.FieldError); ok {
@@ -114,7 +109,75 @@ func (r *renderer) isPodSpec(patch map[string]any, at []any) bool {
 				append(at, steps(field.FieldPath())...)...)
 		}
 	}
-	return err == nil && len(unknown) == 0 && !r.takesGateName(patch, at)
+	taken := r.takesGateName(patch, at)
+	return err == nil && len(unknown) == 0 && !taken
+}
+
+// asPodSpec reads the value as a pod's spec: what it has beyond the fields of one is unknown.
+func asPodSpec(value any) (unknown []error, err error) {
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	return strictjson.UnmarshalStrict(encoded, new(corev1.PodSpec))
+}
+
+// typed returns the value, which the path leads to in a patch, with null for all in it that is of another type than the
+// API has there, and whether there is none of that; it has been reported. Each part is looked at by itself: the library
+// tells of one, and not of where in a list it is.
+func (r *renderer) typed(value any, at []any, path ...any) (typed any, all bool) {
+	alone := value
+	switch value.(type) {
+	case map[string]any:
+		alone = map[string]any{}
+	case []any:
+		alone = []any{}
+	}
+	if _, err := asPodSpec(within(alone, path)); err != nil {
+		r.mistyped(err, append(slices.Clone(at), path...), diagnostic.Path(path...))
+		return nil, false
+	}
+	all = true
+	part := func(child any, step any) any {
+		typed, ok := r.typed(child, at, append(path[:len(path):len(path)], step)...)
+		all = all && ok
+		return typed
+	}
+	switch value := value.(type) {
+	case map[string]any:
+		value = maps.Clone(value)
+		for _, key := range slices.Sorted(maps.Keys(value)) {
+			value[key] = part(value[key], key)
+		}
+		return value, all
+	case []any:
+		items := make([]any, len(value))
+		for i, item := range value {
+			items[i] = part(item, i)
+		}
+		return items, all
+	}
+	return value, true
+}
+
+// within returns the value where the path leads to, with nothing beside it.
+func within(value any, path []any) any {
+	for _, step := range slices.Backward(path) {
+		if key, ok := step.(string); ok {
+			value = map[string]any{key: value}
+		} else {
+			value = []any{value}
+		}
+	}
+	return value
+}
+
+func (r *renderer) mistyped(err error, at []any, name string) {
+	if mistyped, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		r.report("A pod's "+name+" is no "+mistyped.Value, "The Kubernetes API has a "+mistyped.Type.String()+" there.", at...)
+	} else {
+		r.unfit(err, at)
+	}
 }
 
 // takesGateName reports a container of the patch that has the name of the gate, by which that is known while it waits.
