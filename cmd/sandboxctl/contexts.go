@@ -25,8 +25,8 @@ type contextInfo struct {
 	Name      string `json:"name"`
 	Cluster   string `json:"cluster"`
 	User      string `json:"user"`
-	Namespace string `json:"namespace,omitempty"`
-	Server    string `json:"server,omitempty"`
+	Namespace string `json:"namespace"`
+	Server    string `json:"server"`
 }
 
 // kubeconfigInfo says where a kubeconfig was found.

@@ -59,11 +59,7 @@ func printFailed(out io.Writer, cmd *cobra.Command, err error) error {
 	}
 	switch outputFormat(flag.Value.String()) {
 	case outputJSON:
-		info := failedInfo{FormatVersion: formatVersion}
-		for _, err := range splitErrors(err) {
-			info.Errors = append(info.Errors, errorInfos(err)...)
-		}
-		return printJSON(out, info)
+		return printJSON(out, failedInfo{FormatVersion: formatVersion, Errors: errorInfos(err)})
 	case outputGitHub:
 		for _, err := range splitErrors(err) {
 			annotateError(out, err)
@@ -72,17 +68,26 @@ func printFailed(out io.Writer, cmd *cobra.Command, err error) error {
 	return nil
 }
 
+// errorInfos are the errors in err, for programs; none where there is none.
 func errorInfos(err error) []errorInfo {
-	if broken, ok := errors.AsType[brokenFiles](err); ok {
-		return findingInfos(broken.errors())
+	infos := []errorInfo{}
+	if err == nil {
+		return infos
 	}
-	text, hint := errorText(err)
-	info := errorInfo{Message: text, Hint: hint}
-	if failed, ok := errors.AsType[*failure.Error](err); ok {
-		info.Code, info.Object, info.Details = failed.Code, failed.Object, failed.Details
-		info.Message = strings.TrimPrefix(text, string(failed.Code)+": ")
+	for _, err := range splitErrors(err) {
+		if broken, ok := errors.AsType[brokenFiles](err); ok {
+			infos = append(infos, findingInfos(broken.errors())...)
+			continue
+		}
+		text, hint := errorText(err)
+		info := errorInfo{Message: text, Hint: hint}
+		if failed, ok := errors.AsType[*failure.Error](err); ok {
+			info.Code, info.Object, info.Details = failed.Code, failed.Object, failed.Details
+			info.Message = strings.TrimPrefix(text, string(failed.Code)+": ")
+		}
+		infos = append(infos, info)
 	}
-	return []errorInfo{info}
+	return infos
 }
 
 // findingInfos are findings in files, for programs.
@@ -115,13 +120,18 @@ func annotateFindings(out io.Writer, found diagnostic.List) {
 	}
 }
 
-// noting notes whether anything was written.
+// noting notes whether anything was written, and the first error of that.
 type noting struct {
 	io.Writer
 	written bool
+	err     error
 }
 
 func (n *noting) Write(p []byte) (int, error) {
 	n.written = n.written || len(p) > 0
-	return n.Writer.Write(p)
+	done, err := n.Writer.Write(p)
+	if n.err == nil {
+		n.err = err
+	}
+	return done, err
 }

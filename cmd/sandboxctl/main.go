@@ -56,8 +56,14 @@ func run(ctx context.Context, args []string, env environment) int {
 	root := newRootCommand(env)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
-	if code, ok := errors.AsType[exitCode](err); ok {
+	code, ended := errors.AsType[exitCode](err)
+	switch {
+	case stdout.err == nil && ended:
 		return int(code)
+	case stdout.err != nil && ended: // half a result is not what the code stands for
+		err = stdout.err
+	case stdout.err != nil && !errors.Is(err, stdout.err):
+		err = errors.Join(err, stdout.err)
 	}
 	if err == nil {
 		return 0

@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +46,27 @@ func TestJSONLeavesNothingOut(t *testing.T) {
 		}
 		if diff := cmp.Diff(test.want, string(got)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// fullDisk is a file that nothing can be written into.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+// TestOutputThatIsLost: a command whose output cannot be written has failed,
+// which is said once.
+func TestOutputThatIsLost(t *testing.T) {
+	file := filepath.Join("..", "..", "examples", "quickstart", "sandboxes.yaml")
+	for _, args := range [][]string{
+		{"validate", "-f", file}, {"validate", "-f", file, "-o", "json"}, {"validate", "-f", file, "-o", "github"},
+		{"init", t.TempDir()}, {"render", "-f", file}, {"explain", "K8S_POD_NOT_FOUND"}, {"version"}, {"version", "--help"},
+	} {
+		var stderr strings.Builder
+		code := run(t.Context(), args, environment{stdin: strings.NewReader(""), stdout: fullDisk{}, stderr: &stderr, now: time.Now})
+		if code != 1 || strings.Count(stderr.String(), "no space left on device") != 1 {
+			t.Errorf("%v: exit code %d, %q", args, code, stderr.String())
 		}
 	}
 }

@@ -59,7 +59,9 @@ func runStatus(ctx context.Context, env environment, options statusOptions) erro
 		info.Message = "Kubernetes health check failed: " + err.Error()
 	}
 	if options.output == outputJSON {
-		return errors.Join(printJSON(env.stdout, info), err, info.sessionsErr)
+		failed := errors.Join(err, info.sessionsErr)
+		info.Errors = errorInfos(failed)
+		return errors.Join(printJSON(env.stdout, info), failed)
 	}
 	if err != nil {
 		return fmt.Errorf("unhealthy: %w", err)

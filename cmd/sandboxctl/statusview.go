@@ -28,14 +28,16 @@ type statusInfo struct {
 	FormatVersion string `json:"formatVersion"`
 	Fleet         string `json:"fleet"`
 	// Healthy tells whether the cluster answers.
-	Healthy         bool   `json:"healthy"`
-	Message         string `json:"message"`
-	Context         string `json:"context"`
-	Cluster         string `json:"cluster"`
-	Server          string `json:"server"`
-	ServerVersion   string `json:"serverVersion"`
-	Namespace       string `json:"namespace"`
-	NamespaceExists *bool  `json:"namespaceExists"`
+	Healthy bool   `json:"healthy"`
+	Message string `json:"message"`
+	// Errors are why it does not, or why some sessions could not be had.
+	Errors          []errorInfo `json:"errors"`
+	Context         string      `json:"context"`
+	Cluster         string      `json:"cluster"`
+	Server          string      `json:"server"`
+	ServerVersion   string      `json:"serverVersion"`
+	Namespace       string      `json:"namespace"`
+	NamespaceExists *bool       `json:"namespaceExists"`
 	// Pods and PodsRunning count the pods of all sandboxes in the namespace.
 	Pods        *int `json:"pods"`
 	PodsRunning *int `json:"podsRunning"`

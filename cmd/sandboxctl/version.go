@@ -13,9 +13,9 @@ type versionInfo struct {
 	FormatVersion string `json:"formatVersion"`
 	Version       string `json:"version"`
 	// Commit and Time are those of the source, where the build knew them.
-	Commit   string `json:"commit,omitempty"`
-	Time     string `json:"time,omitempty"`
-	Modified bool   `json:"modified,omitempty"`
+	Commit   string `json:"commit"`
+	Time     string `json:"time"`
+	Modified bool   `json:"modified"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
 }
