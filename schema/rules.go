@@ -308,6 +308,7 @@ func (c *checker) windows(at []any, windows []Window) {
 			c.contradiction(path, under(at, first, "window_name"), "Two windows are named "+diagnostic.Quote(w.Name),
 				"A window is known by its name. Give one of them another.")
 		}
+		c.layout(under(at, i), &w)
 		c.oneFocus(under(at, i, "panes"), len(w.Panes), func(j int) bool { return w.Panes[j].Focus })
 		for j, pane := range w.Panes {
 			if path := under(at, i, "panes", j, "shell_command"); len(pane.Argv) > 0 && strings.TrimSpace(pane.Argv[0]) == "" && c.sound(under(path, 0)...) {
