@@ -66,9 +66,10 @@ func amountKinds() []amountKind {
 }
 
 func poolsFit(c *checker) {
+	templates := namesOf(c.fleet.Templates, func(t Template) string { return t.Name })
 	for _, p := range c.fleet.Pools {
 		at := []any{"pools", p.Name}
-		c.exists("template", p.Template, templateNames(c.fleet), under(at, "template"))
+		c.exists("template", p.Template, templates, under(at, "template"))
 		if p.Min > p.Max {
 			c.contradiction(under(at, "min"), under(at, "max"), fmt.Sprintf("The pool's min, %d, is above its max, %d", p.Min, p.Max),
 				"At least min pods are kept warm, and at most max exist. Raise max, or lower min.")
@@ -93,18 +94,9 @@ func (c *checker) exists(what, name string, names []string, at []any) {
 	c.report(at, "There is no "+what+" "+diagnostic.Quote(name), strings.TrimSpace(detail))
 }
 
-func templateNames(f *Fleet) []string {
-	var names []string
-	for _, t := range f.Templates {
-		names = append(names, t.Name)
-	}
-	return names
-}
-
-func poolNames(f *Fleet) []string {
-	var names []string
-	for _, p := range f.Pools {
-		names = append(names, p.Name)
+func namesOf[T any](entries []T, nameOf func(T) string) (names []string) {
+	for _, entry := range entries {
+		names = append(names, nameOf(entry))
 	}
 	return names
 }
@@ -113,7 +105,8 @@ func poolNames(f *Fleet) []string {
 const shortestIdle = 10 * time.Second
 
 func sandboxesFit(c *checker) {
-	templates, pools := templateNames(c.fleet), poolNames(c.fleet)
+	templates := namesOf(c.fleet.Templates, func(t Template) string { return t.Name })
+	pools := namesOf(c.fleet.Pools, func(p Pool) string { return p.Name })
 	for i := range c.fleet.Sandboxes {
 		s := &c.fleet.Sandboxes[i]
 		at := []any{"sandboxes", s.Name}

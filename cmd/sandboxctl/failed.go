@@ -15,18 +15,8 @@ import (
 // printed for people when it is returned.
 type brokenFiles struct{ found diagnostic.List }
 
-func (b brokenFiles) errors() diagnostic.List {
-	var errs diagnostic.List
-	for _, finding := range b.found {
-		if finding.Severity == diagnostic.Error {
-			errs = append(errs, finding)
-		}
-	}
-	return errs
-}
-
 func (b brokenFiles) Error() string {
-	return count(len(b.errors()), "error") + " in the fleet files"
+	return count(len(b.found.Errors()), "error") + " in the fleet files"
 }
 
 // failedInfo is the JSON of every command that fails before it has a result.
@@ -76,7 +66,7 @@ func errorInfos(err error) []errorInfo {
 	}
 	for _, err := range splitErrors(err) {
 		if broken, ok := errors.AsType[brokenFiles](err); ok {
-			infos = append(infos, findingInfos(broken.errors())...)
+			infos = append(infos, findingInfos(broken.found.Errors())...)
 			continue
 		}
 		text, hint := errorText(err)

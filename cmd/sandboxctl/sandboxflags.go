@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,8 +28,7 @@ func (f *sandboxFlags) add(cmd *cobra.Command, env environment) {
 // need the file to be applicable, nor its warnings repeated.
 func (f *fleetFlags) read(env environment) ([]*schema.Fleet, error) {
 	fleets, found := schema.Load(f.files, env.stdin)
-	found = slices.DeleteFunc(found, func(d diagnostic.Diagnostic) bool { return d.Severity != diagnostic.Error })
-	if err := printFindings(env, found.Sorted()); err != nil {
+	if err := printFindings(env, found.Errors()); err != nil {
 		return nil, err
 	}
 	return fleets, nil

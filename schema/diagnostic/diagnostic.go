@@ -75,6 +75,11 @@ func (l List) HasErrors() bool {
 	return slices.ContainsFunc(l, func(d Diagnostic) bool { return d.Severity == Error })
 }
 
+// Errors returns the findings that are more than warnings.
+func (l List) Errors() List {
+	return slices.DeleteFunc(slices.Clone(l), func(d Diagnostic) bool { return d.Severity != Error })
+}
+
 // Sorted returns the findings in the order of their places, each once. A place that a file uses several times (a YAML
 // anchor) would otherwise be reported at each use. Files keep the order in which they first appear.
 func (l List) Sorted() List {

@@ -63,6 +63,9 @@ func TestSorted(t *testing.T) {
 	if diff := cmp.Diff([]string{"b1", "a1", "a2", "warning", "a3"}, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
+	if errs := list.Errors(); len(errs) != 5 || errs.Sorted()[2].Summary != "a2" {
+		t.Errorf("the errors are %v", errs)
+	}
 	if !list.HasErrors() || (diagnostic.List{warning}).HasErrors() || len(list) != 6 {
 		t.Error("a warning is no error, and sorting changes nothing")
 	}
