@@ -57,7 +57,7 @@ Commands run as the sandbox's own user, never as root.`,
 	options.add(cmd, env)
 	options.audit.add(cmd)
 	cmd.Flags().BoolVarP(&options.stdin, "stdin", "i", false, "pass standard input to the command")
-	cmd.Flags().BoolVarP(&options.tty, "tty", "t", false, "run the command on a terminal, this one")
+	cmd.Flags().BoolVarP(&options.tty, "tty", "t", false, "run the command on a terminal, this one; implies --stdin")
 	cmd.Flags().StringArrayVarP(&options.env, "env", "e", nil, "set this variable for the command, as `NAME=VALUE`; may be repeated")
 	cmd.Flags().StringVarP(&options.dir, "cwd", "w", "", "where the command starts (default the container's own folder)")
 	cmd.Flags().StringVarP(&options.user, "user", "u", "", "refused: commands run as the sandbox's own user")
@@ -86,6 +86,9 @@ func splitCommand(args []string, dash int) (name string, command []string, err e
 func runExec(ctx context.Context, env environment, options execOptions) error {
 	if options.timeout < 0 {
 		return errors.New("--timeout: want more than nothing, as 30s")
+	}
+	if options.tty { // else nobody could so much as interrupt the command
+		options.stdin = true
 	}
 	if options.stdin && slices.Contains(options.files.files, "-") {
 		return errors.New("--file - and --stdin both read standard input: choose one")
