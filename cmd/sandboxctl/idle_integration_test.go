@@ -166,6 +166,10 @@ func TestIdlePlanIsOutdated(t *testing.T) {
 		o := r.done(r.run("session", "ls", "a", "-f", file, "-o", "json")) // no use of the sandbox
 		return strings.Contains(o.stdout, `"dead": true`)
 	})
+	used := r.noted("a")
+	if o := afterwards.done(afterwards.run("status", "-f", file, "--sessions")); !r.noted("a").Equal(used) || !strings.Contains(o.stdout, "ended with exit status 0") {
+		t.Errorf("looking is taken for use:\n%s", o.stdout)
+	}
 	r.refused(afterwards.run("apply", plan), failure.PlanStale)
 	r.podOf("a")
 	afterwards.done(afterwards.run("apply", "--yes", "-f", file))

@@ -87,16 +87,20 @@ func (f *sandboxFlags) addOne(cmd *cobra.Command, env environment) {
 	f.connect.addFlags(cmd, env)
 }
 
-// client connects to the cluster of the fleet that has the sandbox.
+// client connects to the cluster of the fleet that has the sandbox, to use it.
 func (f *sandboxFlags) client(env environment, name string) (*sandbox.Client, error) {
 	fleet, err := f.files.fleetOf(env, name)
 	if err != nil {
 		return nil, err
 	}
 	client, _, err := f.clientOf(env, fleet)
-	return client, err
+	if err != nil {
+		return nil, err
+	}
+	return client.Noting(env.now), nil
 }
 
+// clientOf connects to the fleet's cluster, to look.
 func (f *sandboxFlags) clientOf(env environment, fleet *schema.Fleet) (*sandbox.Client, *connection.Cluster, error) {
 	cluster, err := f.connect.connect(env, fleet.Cluster)
 	if err != nil {
@@ -106,5 +110,5 @@ func (f *sandboxFlags) clientOf(env environment, fleet *schema.Fleet) (*sandbox.
 	if err != nil {
 		return nil, nil, err
 	}
-	return client.Noting(env.now), cluster, nil
+	return client, cluster, nil
 }
