@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -221,6 +222,31 @@ func TestTarget(t *testing.T) {
 				t.Errorf("got %d, want %d (%g claimed of %g)", got, test.want, claimed, total)
 			}
 		})
+	}
+}
+
+// TestUse: a pod that is about to go counts once, and where more have gone than are
+// remembered, the average is over the time of which all are known.
+func TestUse(t *testing.T) {
+	p := rendered(t, "min: 0, max: 200")
+	var many []Gone // one a second, of a minute each
+	for i := range recentLimit {
+		gone := now.Add(time.Duration(i-recentLimit) * time.Second)
+		many = append(many, Gone{Created: gone.Add(-time.Minute), Claimed: gone.Add(-time.Minute), Gone: gone})
+	}
+	leaving := Gone{UID: "uid of " + p.PodName(0), Created: now.Add(-time.Minute), Claimed: now.Add(-30 * time.Second), Gone: now}
+	for name, test := range map[string]struct {
+		pods string
+		gone []Gone
+		want float64
+	}{
+		"one that leaves": {"0:claimed", []Gone{leaving}, 0.5},
+		"many":            {"", many, 41.7},
+	} {
+		in := Input{Pool: p, Pods: parsePods(t, p, test.pods), Gone: test.gone, Now: now}
+		if claimed, _ := in.use(); math.Abs(claimed-test.want) > 1e-9 {
+			t.Errorf("%s: %g were claimed on average, want %g", name, claimed, test.want)
+		}
 	}
 }
 

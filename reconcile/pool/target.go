@@ -2,6 +2,7 @@ package pool
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -72,10 +73,14 @@ func (in Input) total() int {
 }
 
 // use returns how many pods were claimed and how many there were, on average
-// over the window, or since the first of them was made.
+// over the window, or since the first of them was made, or since the time of which
+// all that are gone are known.
 func (in Input) use() (claimed, total float64) {
 	window := in.Pool.Autoscale.Window.Duration
 	begin := in.Now.Add(-window)
+	if len(in.Gone) >= recentLimit {
+		begin = later(begin, in.Gone[0].Gone)
+	}
 	first := in.Now
 	var claimedTime, totalTime time.Duration
 	count := func(created, claimedAt, gone time.Time) {
@@ -92,7 +97,8 @@ func (in Input) use() (claimed, total float64) {
 	}
 	for i := range in.Pods {
 		pod := &in.Pods[i]
-		if pod.Created.After(in.Now) {
+		counted := slices.ContainsFunc(in.Gone, func(g Gone) bool { return g.UID == string(pod.UID) }) // it is about to be
+		if pod.Created.After(in.Now) || counted {
 			continue
 		}
 		var claimedAt time.Time
