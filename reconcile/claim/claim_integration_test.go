@@ -146,6 +146,11 @@ func TestClaim(t *testing.T) {
 	if err != nil || time.Until(renewed.Until) < 2*time.Hour || !renewed.Again {
 		t.Errorf("renewed: %+v, %v", renewed, err)
 	}
+	late := g.claimer(fleet, nil)
+	late.now = func() time.Time { return time.Now().Add(4 * time.Hour) }
+	if _, err := late.Claim(t.Context(), Request{Pool: "p", Name: "mine"}); failure.CodeOf(err) != failure.PodAlreadyExists || !strings.Contains(err.Error(), "ran out") {
+		t.Errorf("one whose time is over: %v", err)
+	}
 	pools, err := client.Pools(t.Context())
 	if err != nil || len(pools) != 1 || len(pools[0].Claims()) != 3 {
 		t.Fatalf("the pools are %+v, %v", pools, err)

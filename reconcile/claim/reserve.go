@@ -213,6 +213,9 @@ func (c *Client) theirs(object *unstructured.Unstructured, forFile bool) (*unstr
 		return nil, c.claimed(object.GetName(), sandbox)
 	case !claimed && !forFile:
 		return nil, c.declared(sandbox)
+	case claimed && pod.Claim.Expired(c.now()):
+		return nil, failure.New(failure.PodAlreadyExists, c.about("pod", pod.Name), "the claim of sandbox %s ran out at %s, and its pod goes with the next apply", sandbox, pod.Claim.Until.UTC().Format(time.RFC3339)).
+			WithHint("End it, and claim again: sandboxctl release %s. Or keep it: sandboxctl claim --renew --name %s", sandbox, sandbox)
 	}
 	return object, nil
 }
