@@ -8,7 +8,7 @@ set -eu
 
 # The simulated nodes of the benchmarks that need more pods than a machine can run.
 scratch=$(mktemp -d)
-trap 'kill $kwok 2>/dev/null; rm -rf "$scratch"; cluster_down' EXIT
+trap 'kill $kwok 2>/dev/null || true; rm -rf "$scratch"; cluster_down' EXIT
 kwok=
 go -C testdata/kwok build -o "$scratch/kwok" sigs.k8s.io/kwok/cmd/kwok
 stages=$(go -C testdata/kwok list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage

@@ -45,18 +45,12 @@ if [ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ]; then
 	can_run_local=yes
 fi
 
-if [ -z "${SANDBOXCTL_TEST_KUBECONFIG:-}" ]; then
-	if [ -z "$can_run_local" ]; then
-		not_run "these need a cluster. The local one needs Linux and root; name another with SANDBOXCTL_TEST_KUBECONFIG." "$need_cluster
+if [ -z "${SANDBOXCTL_TEST_KUBECONFIG:-}$can_run_local" ]; then
+	not_run "these need a cluster. The local one needs Linux and root; name another with SANDBOXCTL_TEST_KUBECONFIG." "$need_cluster
 $need_internet"
-		exit 0
-	fi
-	if ! $CLUSTER status >/dev/null 2>&1; then
-		trap '$CLUSTER down' EXIT
-	fi
-	$CLUSTER up
-	eval "$($CLUSTER env)"
+	exit 0
 fi
+. testdata/cluster.sh
 
 if [ -n "${SANDBOXCTL_TEST_INTERNET:-}" ]; then
 	need_cluster="$need_cluster
