@@ -45,6 +45,15 @@ type Cluster struct {
 	Context    string `json:"context,omitzero"`
 }
 
+// Identity tells one fleet from another: there may be one of each name on each cluster.
+type Identity struct {
+	Name    string
+	Cluster Cluster
+}
+
+// Identity returns what the fleet is told from others by.
+func (f *Fleet) Identity() Identity { return Identity{f.Name, f.Cluster} }
+
 // PodSecurity is a profile of the Pod Security Standards.
 type PodSecurity string
 

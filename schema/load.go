@@ -211,13 +211,9 @@ func (l *loader) parse(file *diagnostic.File) {
 
 // distinct reports fleets that are the same one: two files cannot both own what is in the cluster.
 func (l *loader) distinct() {
-	type identity struct {
-		name    string
-		cluster Cluster
-	}
-	first := make(map[identity]*Fleet)
+	first := make(map[Identity]*Fleet)
 	for _, f := range l.fleets {
-		id := identity{f.Name, f.Cluster}
+		id := f.Identity()
 		if other := first[id]; other != nil {
 			l.clash(f, other, "name", "Two fleets are named "+diagnostic.Quote(f.Name),
 				"A fleet is one file. Name one of them otherwise, or make one file of both.")

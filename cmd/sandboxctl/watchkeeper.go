@@ -23,18 +23,9 @@ type keeper struct {
 
 	running sync.WaitGroup
 	mutex   sync.Mutex // protects what follows
-	kept    map[fleetKey]*keptFleet
+	kept    map[schema.Identity]*keptFleet
 	failed  []error
 }
-
-// fleetKey tells one fleet from another: the files may have one of each name on
-// each cluster.
-type fleetKey struct {
-	name    string
-	cluster schema.Cluster
-}
-
-func keyOf(fleet *schema.Fleet) fleetKey { return fleetKey{fleet.Name, fleet.Cluster} }
 
 // keptFleet is a fleet that is being watched.
 type keptFleet struct {
@@ -46,7 +37,7 @@ type keptFleet struct {
 }
 
 func newKeeper(env environment, options watchOptions, log *watchLog) *keeper {
-	return &keeper{env: env, options: options, log: log, metrics: newWatchMetrics(), kept: map[fleetKey]*keptFleet{}}
+	return &keeper{env: env, options: options, log: log, metrics: newWatchMetrics(), kept: map[schema.Identity]*keptFleet{}}
 }
 
 // follow keeps the fleets, and takes over what the files say whenever they have
@@ -77,9 +68,9 @@ func (k *keeper) follow(ctx context.Context, fleets []rendered, files *filewatch
 // update takes over what the files say now. A fleet that they no longer name
 // stays as it is: its last good file stays in force.
 func (k *keeper) update(ctx context.Context, fleets []rendered) error {
-	named := map[fleetKey]bool{}
+	named := map[schema.Identity]bool{}
 	for _, fleet := range fleets {
-		named[keyOf(fleet.Fleet)] = true
+		named[fleet.Identity()] = true
 	}
 	var errs []error
 	for _, fleet := range fleets {
@@ -101,7 +92,7 @@ func (k *keeper) update(ctx context.Context, fleets []rendered) error {
 	defer k.mutex.Unlock()
 	for key := range k.kept {
 		if !named[key] {
-			k.log.note(key.name, "no file names it any more; it stays as its last file said (sandboxctl destroy removes it)")
+			k.log.note(key.Name, "no file names it any more; it stays as its last file said (sandboxctl destroy removes it)")
 		}
 	}
 	return errors.Join(errs...)
@@ -109,14 +100,14 @@ func (k *keeper) update(ctx context.Context, fleets []rendered) error {
 
 // before is what is kept of a fleet, where it was on another cluster included:
 // one of its name that no file names any more.
-func (k *keeper) before(fleet *schema.Fleet, named map[fleetKey]bool) *keptFleet {
+func (k *keeper) before(fleet *schema.Fleet, named map[schema.Identity]bool) *keptFleet {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
-	if kept := k.kept[keyOf(fleet)]; kept != nil {
+	if kept := k.kept[fleet.Identity()]; kept != nil {
 		return kept
 	}
 	for key, kept := range k.kept {
-		if key.name == fleet.Name && !named[key] {
+		if key.Name == fleet.Name && !named[key] {
 			return kept
 		}
 	}
@@ -143,8 +134,8 @@ func (k *keeper) start(ctx context.Context, place string, fleet rendered, before
 	ctx, stop := context.WithCancel(quietly(ctx))
 	kept := &keptFleet{place: place, stop: stop, latest: fleet}
 	k.mutex.Lock()
-	maps.DeleteFunc(k.kept, func(_ fleetKey, other *keptFleet) bool { return other == before })
-	k.kept[keyOf(fleet.Fleet)] = kept
+	maps.DeleteFunc(k.kept, func(_ schema.Identity, other *keptFleet) bool { return other == before })
+	k.kept[fleet.Identity()] = kept
 	k.mutex.Unlock()
 	recorder := newRecorder(ctx, target.cluster, k.options.events)
 	tell := func(event watch.Event) {
