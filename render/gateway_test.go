@@ -2,10 +2,13 @@ package render_test
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/agentpane/sandboxctl/render"
 )
@@ -70,6 +73,44 @@ sandboxes: {a: {image: "x:1", pod: %s}}
 			if found.HasErrors() == want {
 				t.Errorf("%s, egress %s: %v", patch, egress, found)
 			}
+		}
+	}
+}
+
+// TestGatewayMemory: the program's own bound is a little less than the container's, whatever that is.
+func TestGatewayMemory(t *testing.T) {
+	for limits, most := range map[string]int64{
+		`{}`: 512 << 20,
+		`{defaultRequest: {memory: 256Mi}, default: {memory: 256Mi}, max: {memory: 256Mi}}`: 256 << 20,
+	} {
+		fleet := load(t, fmt.Appendf(nil, `
+apiVersion: agentpane.io/v1alpha1
+kind: SandboxFleet
+name: team-a
+limits: %s
+templates: {x: {image: "x:1", resources: {memory: 256Mi, requests: {memory: 256Mi}}}}
+pools: {p: {template: x}}
+`, limits))
+		var deployment appsv1.Deployment
+		for _, object := range objectsOf(t, fleet) {
+			if object.Object.GetKind() != "Deployment" {
+				continue
+			}
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object.Object, &deployment); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var limit, bound int64
+		for _, container := range deployment.Spec.Template.Spec.Containers {
+			limit = container.Resources.Limits.Memory().Value()
+			for _, variable := range container.Env {
+				if variable.Name == "GOMEMLIMIT" {
+					bound, _ = strconv.ParseInt(variable.Value, 10, 64) // what is no number is 0
+				}
+			}
+		}
+		if limit != most || bound >= limit || bound < limit*4/5 {
+			t.Errorf("%s: its limit is %d, and its own bound %d; want %d and a little less", limits, limit, bound, most)
 		}
 	}
 }

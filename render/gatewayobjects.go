@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -142,6 +143,7 @@ func (g *gateway) ports(internal bool) []int32 {
 func (r *renderer) gatewayDeployment(name string) map[string]any {
 	labels := r.gatewayLabels()
 	labels[ManagedLabel] = "true"
+	resources := r.ownResources("100m", "128Mi", "2", "512Mi")
 	spec := corev1.PodSpec{
 		ServiceAccountName: name, AutomountServiceAccountToken: new(true), EnableServiceLinks: new(false),
 		TerminationGracePeriodSeconds: new(int64(gatewayGrace)),
@@ -159,7 +161,9 @@ func (r *renderer) gatewayDeployment(name string) map[string]any {
 			Ports: []corev1.ContainerPort{
 				{Name: "admin", ContainerPort: AdminPort, Protocol: corev1.ProtocolTCP},
 			},
-			Resources:       r.ownResources("100m", "128Mi", "2", "512Mi"),
+			// Near its limit it collects its garbage more often, where it would grow until the kernel ends it.
+			Env:             []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: strconv.FormatInt(resources.Limits.Memory().Value()/10*9, 10)}},
+			Resources:       resources,
 			SecurityContext: hardened(),
 			ReadinessProbe: &corev1.Probe{
 				ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/readyz", Port: intstr.FromInt32(AdminPort)}},

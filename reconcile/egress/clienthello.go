@@ -11,7 +11,7 @@ import (
 
 // maxHello bounds what is read of a connection before it has said which host it
 // wants. A ClientHello with post-quantum keys is some 2 KiB.
-const maxHello = 64 << 10
+const maxHello = 16 << 10
 
 var (
 	errHello     = errors.New("it is no TLS ClientHello")

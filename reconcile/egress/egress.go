@@ -59,7 +59,9 @@ type Limits struct {
 // look is how often it is looked for connections on which nothing is said.
 func (l Limits) look() time.Duration { return l.Idle / 4 }
 
-// DefaultLimits are generous for one sandbox and within a gateway's memory.
+// DefaultLimits are generous for one sandbox, which can use up some 300 of a
+// gateway's 512 MiB by them at the very worst. For all connections they bound what
+// ordinary ones take: several sandboxes that mean it can use up more.
 func DefaultLimits() Limits {
 	return Limits{Connections: 8192, PerSandbox: 1024, Idle: time.Hour, Greeting: 10 * time.Second}
 }
@@ -204,7 +206,7 @@ func (g *Gateway) openPorts(ctx context.Context) (*ports, error) {
 }
 
 // admitting has the listener's connections admitted.
-func (g *Gateway) admitting(listener *net.TCPListener, protocol string, port int) net.Listener {
+func (g *Gateway) admitting(listener *net.TCPListener, protocol string, port int) *admitting {
 	return &admitting{listener, g, protocol, port}
 }
 

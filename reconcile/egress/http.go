@@ -16,9 +16,6 @@ import (
 	"github.com/agentpane/sandboxctl/schema"
 )
 
-// maxHeader bounds the head of a request.
-const maxHeader = 64 << 10
-
 // web serves plain HTTP, transparently and as an explicit proxy.
 type web struct {
 	server    *http.Server
@@ -26,17 +23,16 @@ type web struct {
 	serving   chan struct{}
 }
 
-// The keys of what a request's context holds: the client's *admitted, and the
+// The keys of what a request's context holds: the client's *webConn, and the
 // connection to the host.
 type (
 	clientKey struct{}
 	serverKey struct{}
 )
 
-// startHTTP serves HTTP on the listeners, whose connections are *admitted. Each
-// request is looked at: that the first one of a connection was allowed says
-// nothing of the next.
-func (g *Gateway) startHTTP(ctx, serving context.Context, listeners ...net.Listener) *web {
+// startHTTP serves HTTP on the listeners. Each request is looked at: that the
+// first one of a connection was allowed says nothing of the next.
+func (g *Gateway) startHTTP(ctx, serving context.Context, listeners ...*admitting) *web {
 	w := &web{serving: make(chan struct{})}
 	w.transport = &http.Transport{
 		// A connection serves one request, and is not there for another
@@ -68,12 +64,13 @@ func (g *Gateway) startHTTP(ctx, serving context.Context, listeners ...net.Liste
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return context.WithValue(ctx, clientKey{}, conn)
 		},
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serveHTTP(w, r, proxy) }),
+		ConnState: heads,
+		Handler:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serveHTTP(w, r, proxy) }),
 	}
 	done := make(chan struct{}, len(listeners))
 	for _, listener := range listeners {
 		go func() {
-			_ = w.server.Serve(listener) // until it is closed
+			_ = w.server.Serve(webListener{listener}) // until it is closed
 			done <- struct{}{}
 		}()
 	}
@@ -100,7 +97,7 @@ func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request, proxy http.H
 	if r.Method == http.MethodConnect {
 		protocol = "connect"
 	}
-	conn := r.Context().Value(clientKey{}).(*admitted) // as all of the listeners'
+	conn := r.Context().Value(clientKey{}).(*webConn) // as all of the listeners'
 	client := conn.client
 	// What is left of the request's body afterwards has a time to come, too.
 	defer func() { _ = conn.SetReadDeadline(time.Now().Add(g.options.Limits.Greeting)) }()
@@ -114,7 +111,7 @@ func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request, proxy http.H
 	name, port, err := hostOf(r)
 	host, isName := schema.CanonicalHost(name)
 	switch {
-	case err != nil:
+	case err != nil, len(r.Header) > maxLines:
 		refuse(http.StatusBadRequest, "", port, malformed, false)
 		return
 	case name == "":
@@ -159,7 +156,7 @@ func hostOf(r *http.Request) (host string, port int, err error) {
 
 // tunnel is what CONNECT asks for. On it, TLS must be for the host that it was
 // opened for.
-func (g *Gateway) tunnel(w http.ResponseWriter, conn *admitted, f *flow) {
+func (g *Gateway) tunnel(w http.ResponseWriter, conn *webConn, f *flow) {
 	_, buffered, err := http.NewResponseController(w).Hijack() // it is conn
 	if err != nil {
 		http.Error(w, "sandboxctl: this connection cannot be a tunnel", http.StatusInternalServerError)

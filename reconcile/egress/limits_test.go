@@ -22,21 +22,26 @@ import (
 	"github.com/agentpane/sandboxctl/render"
 )
 
-// active is how many connections have a place.
-func (r *rig) active() int {
+// metric is the sum of a metric over all that its labels may be.
+func (r *rig) metric(name string) (sum int) {
 	r.Helper()
 	families, err := r.registry.Gather()
 	if err != nil {
 		r.Fatal(err)
 	}
 	for _, family := range families {
-		if family.GetName() == "sandboxctl_egress_connections" {
-			return int(family.GetMetric()[0].GetGauge().GetValue())
+		if family.GetName() != "sandboxctl_egress_"+name {
+			continue
+		}
+		for _, one := range family.GetMetric() {
+			sum += int(one.GetGauge().GetValue() + one.GetCounter().GetValue()) // it is either
 		}
 	}
-	r.Fatal("there is no such metric")
-	return 0
+	return sum
 }
+
+// active is how many connections have a place.
+func (r *rig) active() int { return r.metric("connections") }
 
 // say connects as the sandbox and says something.
 func (r *rig) say(port int, text string) net.Conn {
@@ -105,6 +110,65 @@ func TestIdleHTTPIsEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wait("a client that does not read on to lose its place", func() bool { return r.active() == 0 })
+}
+
+// TestLinesOfAHead: each head of a connection has so many, and nothing else counts.
+func TestLinesOfAHead(t *testing.T) {
+	const most, ok, refused = 100, http.StatusOK, http.StatusBadRequest
+	r := newRig(t, egress.DefaultLimits())
+	head := func(method string, lines int, more string) string {
+		text := method + " / HTTP/1.1\r\nHost: allowed.test\r\n" + more
+		for i := strings.Count(text, "\n"); i <= lines; i++ {
+			text += fmt.Sprintf("X%d:\n", i)
+		}
+		return text + "\r\n"
+	}
+	small, full, over, many := head("GET", 60, ""), head("GET", most, ""), head("GET", most+1, ""), head("GET", 2*most, "")
+	lines := strings.Repeat("\n", 1000)
+	post := head("POST", 60, "Content-Length: 1000\r\n")
+	type step struct {
+		sent string
+		want []int // the answers to it
+	}
+	for name, steps := range map[string][]step{
+		"as many as there may be":       {{full, []int{ok}}},
+		"one more":                      {{over, []int{refused}}},
+		"one more, and no end":          {{strings.TrimSuffix(over, "\r\n"), []int{refused}}},
+		"one more, in two parts":        {{over[:500], nil}, {over[500:], []int{refused}}},
+		"a line of spaces ends no head": {{head("GET", most+1, "A: b\n \n"), []int{refused}}},
+		"a body behind it":              {{post + lines, []int{ok}}, {full, []int{ok}}},
+		"a body after it":               {{post, nil}, {lines, []int{ok}}, {full, []int{ok}}},
+		"two at once":                   {{small + small, []int{ok, ok}}},
+		"two with bodies at once":       {{post + lines + post + lines, []int{ok, ok}}},
+		"one after the other":           {{full, []int{ok}}, {full, []int{ok}}, {over, []int{refused}}},
+		"many, behind another":          {{small + many, []int{ok, refused}}},
+		"many, behind a body":           {{post + lines + many, []int{ok, refused}}},
+		"one more, after a blank line":  {{post + lines, []int{ok}}, {"\n" + over, []int{refused}}},
+	} {
+		before, refusals := r.metric("denied_total"), 0
+		conn := r.say(render.HTTPPort, "")
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		reader := bufio.NewReader(conn)
+		for i, step := range steps {
+			_, _ = io.WriteString(conn, step.sent) // it may have ended
+			for _, want := range step.want {
+				response, err := http.ReadResponse(reader, nil)
+				if err != nil || response.StatusCode != want {
+					t.Fatalf("%s: got %v, %v for part %d, want %d", name, response, err, i, want)
+				}
+				_, _ = io.Copy(io.Discard, response.Body)
+				if want == refused {
+					refusals++
+				}
+			}
+		}
+		if got := r.metric("denied_total") - before; got != refusals {
+			t.Errorf("%s: %d refusals, want %d", name, got, refusals)
+		}
+	}
+	if !strings.Contains(r.log.String(), "malformed") {
+		t.Error("that a head is too long is not recorded")
+	}
 }
 
 // TestRestOfABodyHasATime: a client that was refused cannot keep its place by not

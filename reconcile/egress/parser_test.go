@@ -3,10 +3,12 @@ package egress
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -58,6 +60,10 @@ func TestReadClientHello(t *testing.T) {
 	}
 	if _, _, err := readClientHello(strings.NewReader("GET / HTTP/1.1\r\n\r\n")); err == nil {
 		t.Error("plain HTTP is a ClientHello")
+	}
+	many := slices.Repeat([]string{strings.Repeat("p", 255)}, 70)
+	if _, read, err := readClientHello(bytes.NewReader(hello(t, &tls.Config{ServerName: "allowed.test", NextProtos: many}))); !errors.Is(err, errHelloSize) {
+		t.Errorf("a ClientHello is kept of which %d bytes were read: %v", len(read), err)
 	}
 	sent := hello(t, &tls.Config{ServerName: "allowed.test"})
 	for cut := range len(sent) {
