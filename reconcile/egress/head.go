@@ -7,9 +7,9 @@ import (
 	"net/http"
 )
 
-// maxHeader bounds the head of a request, maxLines its lines after the first: each
-// is kept by itself, and a short one takes many times its length. The bounds are
-// Node's of a head, and Apache's of its fields.
+// maxHeader bounds the head of a request or an answer, maxLines its lines after the
+// first: each is kept by itself, and a short one takes many times its length. The
+// bounds are Node's of a head, and Apache's and Python's of its fields.
 const maxHeader, maxLines = 16 << 10, 100
 
 var errLines = errors.New("the head has too many lines")
@@ -17,18 +17,20 @@ var errLines = errors.New("the head has too many lines")
 // head counts the lines of a head while it is read.
 type head struct {
 	lines int
-	begun bool // a further line
-	over  bool // what comes is none of it
+	begun bool  // a further line
+	over  bool  // what comes is none of it
+	err   error // there are too many: nothing is to be read any more
 }
 
 // count takes note of what was read, up to the blank line that ends the head, and
 // tells how much of it there may be. Before the first line there may be blank ones.
-func (h *head) count(read []byte) (good int, err error) {
+func (h *head) count(read []byte) (good int) {
 	for rest := read; len(rest) > 0 && !h.over; {
 		line, further, ended := bytes.Cut(rest, []byte{'\n'})
 		h.begun = h.begun || len(bytes.TrimSuffix(line, []byte{'\r'})) > 0
 		if h.begun && h.lines > maxLines { // the first is none of them
-			return len(read) - len(rest), errLines
+			h.err = errLines
+			return len(read) - len(rest)
 		}
 		rest = further
 		if !ended {
@@ -40,7 +42,7 @@ func (h *head) count(read []byte) (good int, err error) {
 		}
 		h.begun = false
 	}
-	return len(read), nil
+	return len(read)
 }
 
 // webListener is a listener of the HTTP server.
@@ -64,17 +66,16 @@ type webConn struct {
 	gateway *Gateway
 	port    int
 	head    head
-	err     error // of a head that is too long: there is no other one
 }
 
 func (c *webConn) Read(content []byte) (int, error) {
-	if c.err != nil {
-		return 0, c.err
+	if c.head.err != nil {
+		return 0, c.head.err
 	}
 	n, err := c.admitted.Read(content)
-	if n, c.err = c.head.count(content[:n]); c.err != nil {
+	if n = c.head.count(content[:n]); c.head.err != nil {
 		c.gateway.deny(c.client, "", c.port, "http", malformed)
-		return n, c.err
+		return n, c.head.err
 	}
 	return n, err
 }

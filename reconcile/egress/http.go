@@ -8,7 +8,9 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
+	"net/textproto"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +39,7 @@ func (g *Gateway) startHTTP(ctx, serving context.Context, listeners ...*admittin
 	w.transport = &http.Transport{
 		// A connection serves one request, and is not there for another
 		// sandbox's; that of a request was made by the handler.
-		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 1 << 20,
+		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxHeader,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, ok := ctx.Value(serverKey{}).(net.Conn)
 			if !ok {
@@ -52,6 +54,12 @@ func (g *Gateway) startHTTP(ctx, serving context.Context, listeners ...*admittin
 		ErrorLog:      log.New(io.Discard, "", 0),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", r.In.Host, r.In.Host
+		},
+		ModifyResponse: func(r *http.Response) error {
+			if len(r.Header) > maxLines { // what was read ahead with one like 103 was not counted
+				return errLines
+			}
+			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
 			http.Error(w, "sandboxctl: the host ended the connection", http.StatusBadGateway)
@@ -137,8 +145,11 @@ func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request, proxy http.H
 		g.tunnel(w, conn, f)
 		return
 	}
-	counted := &countedConn{f.server, f, g.metrics}
-	proxy.ServeHTTP(w, r.WithContext(context.WithValue(f.ctx, serverKey{}, net.Conn(counted))))
+	counted := &countedConn{Conn: f.server, flow: f, metrics: g.metrics}
+	ctx := httptrace.WithClientTrace(f.ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(int, textproto.MIMEHeader) error { counted.head = head{}; return nil },
+	})
+	proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, serverKey{}, net.Conn(counted))))
 }
 
 // hostOf is the host and port that a request is for.
@@ -197,16 +208,23 @@ type bufferedConn struct {
 func (c *bufferedConn) Read(content []byte) (int, error) { return c.reader.Read(content) }
 
 // countedConn is a flow's connection to its host that takes note of what is said
-// on it.
+// on it, and of the lines of the answer's head.
 type countedConn struct {
 	net.Conn
 	flow    *flow
 	metrics *metrics
+	head    head
 }
 
 func (c *countedConn) Read(content []byte) (int, error) {
+	if c.head.err != nil {
+		return 0, c.head.err
+	}
 	n, err := c.Conn.Read(content)
 	c.said("in", n)
+	if n = c.head.count(content[:n]); c.head.err != nil {
+		return n, c.head.err
+	}
 	return n, err
 }
 

@@ -171,6 +171,63 @@ func TestLinesOfAHead(t *testing.T) {
 	}
 }
 
+// TestHeadOfAnAnswer: a host has no more of the gateway's memory than a sandbox.
+func TestHeadOfAnAnswer(t *testing.T) {
+	const most = 100
+	r := newRig(t, egress.DefaultLimits())
+	head := func(status, lines int) string {
+		text := fmt.Sprintf("HTTP/1.1 %d x\r\n", status)
+		for i := range lines {
+			text += fmt.Sprintf("X%d:\n", i)
+		}
+		return text
+	}
+	const end, body = "Content-Length: 1000\r\n\r\n", "\n"
+	answers := map[string]struct {
+		sent string
+		want int
+	}{
+		"full":     {head(http.StatusOK, most-1) + end + strings.Repeat(body, 1000), http.StatusOK},
+		"over":     {head(http.StatusOK, most) + end + strings.Repeat(body, 1000), http.StatusBadGateway},
+		"no-end":   {head(http.StatusOK, most+1), http.StatusBadGateway},
+		"long":     {head(http.StatusOK, 1) + "X: " + strings.Repeat("x", 30_000), http.StatusBadGateway},
+		"hints":    {head(http.StatusEarlyHints, 60) + "\r\n" + head(http.StatusOK, 60) + end + strings.Repeat(body, 1000), http.StatusOK},
+		"behind":   {head(http.StatusEarlyHints, 60) + "\r\n" + head(http.StatusOK, 2*most) + end + strings.Repeat(body, 1000), http.StatusBadGateway},
+		"upgraded": {head(http.StatusSwitchingProtocols, 1) + "Connection: Upgrade\r\nUpgrade: x\r\n\r\n" + strings.Repeat(body, 1000), http.StatusSwitchingProtocols},
+	}
+	r.web.Config.Handler.(*http.ServeMux).HandleFunc("/answer/{name}", func(w http.ResponseWriter, request *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, answers[request.PathValue("name")].sent) // the gateway may have gone
+		_, _ = io.Copy(io.Discard, conn)                                     // until it does
+	})
+	for name, answer := range answers {
+		conn := r.say(render.HTTPPort, "GET /answer/"+name+" HTTP/1.1\r\nHost: allowed.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		reader := bufio.NewReader(conn)
+		response, err := http.ReadResponse(reader, nil)
+		for err == nil && response.StatusCode == http.StatusEarlyHints {
+			response, err = http.ReadResponse(reader, nil)
+		}
+		if err != nil || response.StatusCode != answer.want {
+			t.Errorf("%s: got %v, %v; want %d", name, response, err, answer.want)
+			continue
+		}
+		from := response.Body
+		if answer.want == http.StatusSwitchingProtocols {
+			from = io.NopCloser(reader)
+		}
+		if n, err := io.CopyN(io.Discard, from, 1000); answer.want != http.StatusBadGateway && err != nil {
+			t.Errorf("%s: the body ends after %d bytes: %v", name, n, err)
+		}
+		conn.Close()
+	}
+}
+
 // TestRestOfABodyHasATime: a client that was refused cannot keep its place by not
 // sending what it has announced.
 func TestRestOfABodyHasATime(t *testing.T) {
