@@ -164,7 +164,10 @@ func peekTLS(conn net.Conn, host string) ([]byte, verdict) {
 	if err != nil {
 		return read, malformed
 	}
-	if asked, _ := schema.CanonicalHost(name); name != "" && asked != host {
+	if name == "" {
+		return read, noName
+	}
+	if asked, _ := schema.CanonicalHost(name); asked != host {
 		return read, mismatch
 	}
 	return read, allowed

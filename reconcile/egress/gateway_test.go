@@ -127,42 +127,6 @@ func TestHTTPGoesByHost(t *testing.T) {
 	}
 }
 
-func TestConnect(t *testing.T) {
-	r := newRig(t, egress.DefaultLimits())
-	connect := func(target string) (net.Conn, string) {
-		conn, err := r.dial(sandbox, render.ProxyPort)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-		fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target)
-		response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: http.MethodConnect})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return conn, response.Status[:3]
-	}
-	for target, want := range map[string]string{
-		"allowed.test:443": "200", "allowed.test:2222": "200", "denied.test:443": "403", "allowed.test:22": "403",
-		"198.51.100.10:443": "403", "rebound.test:443": "403", "[::1]:443": "403", "allowed.test": "400",
-	} {
-		if _, got := connect(target); got != want {
-			t.Errorf("%s: got %s, want %s", target, got, want)
-		}
-	}
-	for name, want := range map[string]bool{"allowed.test": true, "denied.test": false, "a.wild.test": false} {
-		conn, _ := connect("allowed.test:443")
-		if got, err := r.httpsOn(conn, name); (err == nil) != want {
-			t.Errorf("a tunnel to allowed.test with the server name %s: got %q, %v", name, got, err)
-		}
-	}
-	conn, _ := connect("allowed.test:2222")
-	if got, err := exchange(conn, "GET / HTTP/1.1\r\nHost: anything\r\nConnection: close\r\n\r\n"); !strings.Contains(got, "host=anything") {
-		t.Errorf("a tunnel to another port: got %q, %v", got, err)
-	}
-}
-
 func TestForward(t *testing.T) {
 	r := newRig(t, egress.DefaultLimits())
 	const request = "GET / HTTP/1.1\r\nHost: ssh\r\nConnection: close\r\n\r\n"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"time"
 )
 
 // maxHeader bounds the head of a request or an answer, maxLines its lines after the
@@ -66,18 +67,28 @@ type webConn struct {
 	gateway *Gateway
 	port    int
 	head    head
+	ahead   []byte // what was read of it already
+	tunnel  string // the host that CONNECT has opened it for; empty where it is none
 }
 
 func (c *webConn) Read(content []byte) (int, error) {
 	if c.head.err != nil {
 		return 0, c.head.err
 	}
-	n, err := c.admitted.Read(content)
+	n, err := copy(content, c.ahead), error(nil)
+	if c.ahead = c.ahead[n:]; n == 0 {
+		n, err = c.admitted.Read(content)
+	}
 	if n = c.head.count(content[:n]); c.head.err != nil {
 		c.gateway.deny(c.client, "", c.port, "http", malformed)
 		return n, c.head.err
 	}
 	return n, err
+}
+
+// hurry gives what is left of a request's body a time to come.
+func (c *webConn) hurry() {
+	_ = c.SetReadDeadline(time.Now().Add(c.gateway.options.Limits.Greeting))
 }
 
 // heads tells a *webConn when a head ends, and when the next one is to come: once

@@ -1,7 +1,6 @@
 package egress
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -22,6 +21,7 @@ import (
 type web struct {
 	server    *http.Server
 	transport *http.Transport
+	proxy     http.Handler
 	serving   chan struct{}
 }
 
@@ -48,7 +48,7 @@ func (g *Gateway) startHTTP(ctx, serving context.Context, listeners ...*admittin
 			return conn, nil
 		},
 	}
-	proxy := &httputil.ReverseProxy{
+	w.proxy = &httputil.ReverseProxy{
 		Transport:     w.transport,
 		FlushInterval: -1, // what the host says is the sandbox's at once
 		ErrorLog:      log.New(io.Discard, "", 0),
@@ -73,7 +73,7 @@ func (g *Gateway) startHTTP(ctx, serving context.Context, listeners ...*admittin
 			return context.WithValue(ctx, clientKey{}, conn)
 		},
 		ConnState: heads,
-		Handler:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serveHTTP(w, r, proxy) }),
+		Handler:   http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) { g.serveHTTP(answer, r, w) }),
 	}
 	done := make(chan struct{}, len(listeners))
 	for _, listener := range listeners {
@@ -100,56 +100,79 @@ func (w *web) close() {
 }
 
 // serveHTTP handles one request.
-func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request, proxy http.Handler) {
-	protocol := "http"
-	if r.Method == http.MethodConnect {
+func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request, web *web) {
+	protocol, connect := "http", r.Method == http.MethodConnect
+	if connect {
 		protocol = "connect"
 	}
 	conn := r.Context().Value(clientKey{}).(*webConn) // as all of the listeners'
-	client := conn.client
-	// What is left of the request's body afterwards has a time to come, too.
-	defer func() { _ = conn.SetReadDeadline(time.Now().Add(g.options.Limits.Greeting)) }()
-	refuse := func(status int, host string, port int, v verdict, told bool) {
-		if !told {
-			g.deny(client, host, port, protocol, v)
-		}
-		w.Header().Set("Connection", "close")
-		http.Error(w, "sandboxctl: "+string(v), status)
+	host, port, v := conn.asked(r)
+	plain := connect && port == 80 // what is said on it is HTTP, and makes its own connections
+	if v == allowed && plain {
+		_, v = g.Authorize(conn.client, host, port)
 	}
-	name, port, err := hostOf(r)
-	host, isName := schema.CanonicalHost(name)
-	switch {
-	case err != nil, len(r.Header) > maxLines:
-		refuse(http.StatusBadRequest, "", port, malformed, false)
-		return
-	case name == "":
-		refuse(http.StatusForbidden, "", port, noName, false)
-		return
-	case !isName:
-		refuse(http.StatusForbidden, name, port, notAName, false)
+	if v != allowed {
+		g.deny(conn.client, host, port, protocol, v)
+		conn.refuse(w, v)
 		return
 	}
-	f, done, no := g.open(r.Context(), client, host, port, protocol)
+	if plain {
+		web.tunnel(w, conn, host)
+		return
+	}
+	f, done, no := g.open(r.Context(), conn.client, host, port, protocol)
 	if no != nil {
-		status := http.StatusForbidden
-		if no.verdict == unresolvable || no.verdict == unreachable {
-			status = http.StatusBadGateway
-		}
-		refuse(status, host, port, no.verdict, true)
+		conn.refuse(w, no.verdict)
 		return
 	}
 	defer done()
 	stop := context.AfterFunc(f.ctx, func() { reset(conn) }) // also while it waits for the client
 	defer stop()
-	if r.Method == http.MethodConnect {
+	if connect {
 		g.tunnel(w, conn, f)
 		return
 	}
-	counted := &countedConn{Conn: f.server, flow: f, metrics: g.metrics}
-	ctx := httptrace.WithClientTrace(f.ctx, &httptrace.ClientTrace{
-		Got1xxResponse: func(int, textproto.MIMEHeader) error { counted.head = head{}; return nil },
+	defer conn.hurry()
+	web.forward(w, r, &countedConn{Conn: f.server, flow: f, metrics: g.metrics})
+}
+
+// asked is the host and port that a request is for, and why that may not be.
+func (c *webConn) asked(r *http.Request) (host string, port int, no verdict) {
+	name, port, err := hostOf(r)
+	host, isName := schema.CanonicalHost(name)
+	switch {
+	case err != nil, len(r.Header) > maxLines:
+		return "", port, malformed
+	case name == "":
+		return "", port, noName
+	case !isName:
+		return name, port, notAName
+	case c.tunnel != "" && (r.Method == http.MethodConnect || host != c.tunnel || port != 80):
+		return host, port, mismatch
+	}
+	return host, port, allowed
+}
+
+// refuse tells the client why, and ends the connection.
+func (c *webConn) refuse(w http.ResponseWriter, no verdict) {
+	status := http.StatusForbidden
+	switch no {
+	case malformed:
+		status = http.StatusBadRequest
+	case unresolvable, unreachable:
+		status = http.StatusBadGateway
+	}
+	c.hurry()
+	w.Header().Set("Connection", "close")
+	http.Error(w, "sandboxctl: "+string(no), status)
+}
+
+// forward has the request answered by the host at the other end of the connection.
+func (w *web) forward(answer http.ResponseWriter, r *http.Request, server *countedConn) {
+	ctx := httptrace.WithClientTrace(server.flow.ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(int, textproto.MIMEHeader) error { server.head = head{}; return nil },
 	})
-	proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, serverKey{}, net.Conn(counted))))
+	w.proxy.ServeHTTP(answer, r.WithContext(context.WithValue(ctx, serverKey{}, net.Conn(server))))
 }
 
 // hostOf is the host and port that a request is for.
@@ -164,48 +187,6 @@ func hostOf(r *http.Request) (host string, port int, err error) {
 	number, err := strconv.ParseUint(text, 10, 16)
 	return host, int(number), err
 }
-
-// tunnel is what CONNECT asks for. On it, TLS must be for the host that it was
-// opened for.
-func (g *Gateway) tunnel(w http.ResponseWriter, conn *webConn, f *flow) {
-	_, buffered, err := http.NewResponseController(w).Hijack() // it is conn
-	if err != nil {
-		http.Error(w, "sandboxctl: this connection cannot be a tunnel", http.StatusInternalServerError)
-		return
-	}
-	defer reset(conn)
-	_ = conn.SetDeadline(time.Now().Add(g.options.Limits.Greeting))
-	if _, err := io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
-		return
-	}
-	client := &bufferedConn{conn, buffered.Reader}
-	var first []byte
-	if f.port == 443 { // elsewhere the server may be the one to speak first
-		var v verdict
-		if first, v = peekTLS(client, f.host); v != allowed {
-			if !f.ended.Load() { // else it was cut meanwhile
-				g.deny(f.client, f.host, f.port, f.protocol, v)
-			}
-			return
-		}
-	}
-	_ = conn.SetDeadline(time.Time{})
-	if rest := buffered.Reader.Buffered(); rest > 0 {
-		more, _ := buffered.Reader.Peek(rest) // it is there
-		first = append(first, more...)
-	}
-	if relay(f, conn.TCPConn, first, g.options.Limits.look(), g.metrics) == nil {
-		_ = conn.Close()
-	}
-}
-
-// bufferedConn is a connection of which something was read already.
-type bufferedConn struct {
-	net.Conn
-	reader *bufio.Reader
-}
-
-func (c *bufferedConn) Read(content []byte) (int, error) { return c.reader.Read(content) }
 
 // countedConn is a flow's connection to its host that takes note of what is said
 // on it, and of the lines of the answer's head.
