@@ -83,8 +83,9 @@ type Gateway struct {
 
 // New returns a gateway that knows of no sandbox yet.
 func New(options Options) *Gateway {
+	metrics := newMetrics(options.Metrics)
 	g := &Gateway{
-		State: newState(options.Now), options: options, metrics: newMetrics(options.Metrics),
+		State: newState(options.Now, metrics.failures), options: options, metrics: metrics,
 		denials: newDenials(options.Audit), flows: newFlows(),
 		listening: make(chan struct{}), draining: make(chan struct{}),
 	}
@@ -307,6 +308,9 @@ func (g *Gateway) unready() string {
 	case <-g.listening:
 	default:
 		return "it does not listen yet"
+	}
+	if refusal := g.refusal(); refusal != "" {
+		return "the API server refuses to tell it of " + refusal
 	}
 	if missing := g.Missing(); missing != "" {
 		return "it does not know " + missing + " yet"

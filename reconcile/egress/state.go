@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/agentpane/sandboxctl/reconcile/audit"
 	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
@@ -28,7 +30,8 @@ type Identity struct {
 // State is what a gateway knows of its fleet. Changes are made by Set functions,
 // and heard of by Changed.
 type State struct {
-	now func() time.Time
+	now      func() time.Time
+	failures *prometheus.CounterVec // by what failed
 
 	mutex   sync.RWMutex // protects what follows
 	changed chan struct{}
@@ -40,6 +43,7 @@ type State struct {
 	old      map[string]oldList
 	services map[string]netip.Addr
 	hasPods  bool
+	refusing map[string]refusing // by the resource
 }
 
 type pod struct {
@@ -52,10 +56,10 @@ type oldList struct {
 	until time.Time
 }
 
-func newState(now func() time.Time) *State {
+func newState(now func() time.Time, failures *prometheus.CounterVec) *State {
 	return &State{
-		now: now, changed: make(chan struct{}), pods: map[string]pod{}, addresses: map[netip.Addr][]string{},
-		old: map[string]oldList{}, services: map[string]netip.Addr{},
+		now: now, failures: failures, changed: make(chan struct{}), pods: map[string]pod{}, addresses: map[netip.Addr][]string{},
+		old: map[string]oldList{}, services: map[string]netip.Addr{}, refusing: map[string]refusing{},
 	}
 }
 

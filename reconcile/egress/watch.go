@@ -4,14 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -23,19 +28,20 @@ import (
 )
 
 // Watch keeps the state as the cluster has it until ctx ends: the pods of the
-// fleet's sandboxes, its Services, and its ConfigMap. While the cluster cannot
-// be reached, what was known last goes on to count: a pod's address cannot
-// become another's without it. The error is for a client that cannot be set up,
-// and nothing is tried again for.
+// fleet's sandboxes, its Services, and its ConfigMap. While the API server cannot
+// be reached, what was known last goes on to count: a pod's address cannot become
+// another's without it. That does not make the gateway unready, either: all of a
+// cluster's would be at once. A server that answers, and refuses, does: see heard.
+// The error is for a client that cannot be set up, and nothing is tried again for.
 func (s *State) Watch(ctx context.Context, config *rest.Config, namespace string, fleet *schema.Fleet) error {
 	client, err := coreClient(config)
 	if err != nil {
 		return err
 	}
 	list := func(resource string, field fields.Selector, label labels.Selector) cache.ListerWatcher {
-		return cache.NewFilteredListWatchFromClient(client, resource, namespace, func(options *metav1.ListOptions) {
+		return s.noted(resource, cache.NewFilteredListWatchFromClient(client, resource, namespace, func(options *metav1.ListOptions) {
 			options.FieldSelector, options.LabelSelector = field.String(), label.String()
-		})
+		}))
 	}
 	name := render.GatewayService(fleet)
 	pods := inform(list("pods", fields.Everything(), labels.SelectorFromSet(labels.Set{
@@ -55,6 +61,74 @@ func (s *State) Watch(ctx context.Context, config *rest.Config, namespace string
 	}
 	running.Wait()
 	return nil
+}
+
+// noted lists and watches as from does, and takes note of what becomes of it.
+// After a list there always is a watch: that is what must succeed.
+func (s *State) noted(resource string, from *cache.ListWatch) *cache.ListWatch {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			list, err := from.ListWithContext(ctx, options)
+			if err != nil && ctx.Err() == nil {
+				s.heard(resource, err)
+			}
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			events, err := from.WatchWithContext(ctx, options)
+			if ctx.Err() == nil {
+				s.heard(resource, err)
+			}
+			return events, err
+		},
+	}
+}
+
+// patience is how long the API server may refuse to tell the gateway of something:
+// one that starts does not know at once who may what.
+const patience = time.Minute
+
+// refusing is that the API server refuses to tell of something.
+type refusing struct {
+	since time.Time
+	err   error // once it has refused for long
+}
+
+// heard takes note of what became of a request to the API server. For whoever is
+// refused for long, what it knows gets older and older, though others see the
+// cluster change: addresses do change hands then.
+func (s *State) heard(resource string, err error) {
+	if err != nil {
+		s.failures.WithLabelValues("watch").Inc()
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	is, refused := s.refusing[resource]
+	switch {
+	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
+		if !refused {
+			is.since = s.now()
+		}
+		if s.now().Sub(is.since) > patience {
+			is.err = err
+		}
+		s.refusing[resource] = is
+	case apierrors.IsInvalid(err): // it knows no watch that begins with a list
+	case err == nil || is.err == nil: // or it cannot be reached, after which it may have to start
+		delete(s.refusing, resource)
+	}
+}
+
+// refusal is what the API server refuses to tell of, and why; empty where it does not.
+func (s *State) refusal() string {
+	s.mutex.RLock()
+	defer s.mutex.RUnlock()
+	for _, resource := range slices.Sorted(maps.Keys(s.refusing)) {
+		if err := s.refusing[resource].err; err != nil {
+			return fmt.Sprintf("%s: %v", resource, err)
+		}
+	}
+	return ""
 }
 
 func coreClient(config *rest.Config) (*rest.RESTClient, error) {
@@ -146,7 +220,9 @@ func (s *State) seeService(service *corev1.Service) {
 // would allow it.
 func (s *State) seeConfig(configMap *corev1.ConfigMap) {
 	var config render.GatewayConfig
-	if json.Unmarshal([]byte(configMap.Data[render.GatewayConfigKey]), &config) == nil {
-		s.SetConfig(config)
+	if err := json.Unmarshal([]byte(configMap.Data[render.GatewayConfigKey]), &config); err != nil {
+		s.failures.WithLabelValues("config").Inc()
+		return
 	}
+	s.SetConfig(config)
 }
