@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -52,9 +53,11 @@ func (s *State) Watch(ctx context.Context, config *rest.Config, namespace string
 	})), nil, s.seeService, func(service *corev1.Service) { s.SetService(service.Name, netip.Addr{}) })
 	configs := inform(list("configmaps", fields.OneTermEqualSelector(metav1.ObjectNameField, name), labels.Everything()),
 		nil, s.seeConfig, func(*corev1.ConfigMap) { s.SetConfig(render.GatewayConfig{Fleet: fleet.Name}) }) // nothing is allowed
+	// What client-go says of failures would stand among the records of the audit log.
+	quiet := klog.NewContext(ctx, klog.Logger{})
 	var running sync.WaitGroup
 	for _, informer := range []cache.Controller{pods, services, configs} {
-		running.Go(func() { informer.RunWithContext(ctx) })
+		running.Go(func() { informer.RunWithContext(quiet) })
 	}
 	if cache.WaitForCacheSync(ctx.Done(), pods.HasSynced) {
 		s.SetComplete()
