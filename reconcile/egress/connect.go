@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
 )
 
@@ -36,34 +35,36 @@ const (
 	attempts = 4
 )
 
-// dial resolves the host and connects to one of its addresses: the name's, and
-// never one that the client has chosen.
-func (g *Gateway) dial(ctx context.Context, rule schema.EgressRule, host string, port int) (net.Conn, *refusal) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+// dial resolves the flow's host and connects to one of its addresses: the name's,
+// and never one that the client has chosen.
+func (g *Gateway) dial(f *flow, rule schema.EgressRule) *refusal {
+	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	defer cancel()
 	begun := time.Now()
-	addresses, err := g.options.Resolver.Lookup(ctx, host)
+	addresses, err := g.options.Resolver.Lookup(ctx, f.host)
 	if err != nil {
-		return nil, &refusal{unresolvable, err}
+		return &refusal{unresolvable, err}
 	}
-	good := reachable(addresses, rule.Internal, render.PublicAddresses(), render.InternalAddresses())
+	good := reachable(addresses, rule.Internal, g.public, g.private)
 	if len(good) == 0 {
-		return nil, &refusal{notInternet, fmt.Errorf("%s is %s", host, addresses[0])}
+		return &refusal{notInternet, fmt.Errorf("%s is %s", f.host, addresses[0])}
 	}
 	start := g.metrics.turn()
 	var errs []error
 	for i := range min(attempts, len(good)) {
-		to := netip.AddrPortFrom(good[(start+i)%len(good)], uint16(port))
+		to := good[(start+i)%len(good)]
 		attempted, cancel := context.WithTimeout(ctx, attempt)
-		conn, err := g.options.Dialer(attempted, "tcp", to.String())
+		conn, err := g.options.Dialer(attempted, "tcp", netip.AddrPortFrom(to, uint16(f.port)).String())
 		cancel()
 		if err == nil {
 			g.metrics.dials.Observe(time.Since(begun).Seconds())
-			return conn, nil
+			f.server = conn
+			f.address.Store(&to)
+			return nil
 		}
 		errs = append(errs, err)
 	}
-	return nil, &refusal{unreachable, errs[0]}
+	return &refusal{unreachable, errs[0]}
 }
 
 // greet begins a client's connection: it gets a place, and a time within which
@@ -114,19 +115,14 @@ func (g *Gateway) forward(ctx context.Context, conn net.Conn, client netip.Addr,
 // open connects to the host where the client may have it; what it refuses is
 // recorded. done must be called when the connection is over.
 func (g *Gateway) open(ctx context.Context, client netip.Addr, host string, port int, protocol string) (f *flow, done func(), no *refusal) {
-	rule, v := g.Authorize(client, host, port)
-	if v != allowed {
+	if _, v := g.Authorize(client, host, port); v != allowed {
 		g.deny(client, host, port, protocol, v)
 		return nil, nil, &refusal{verdict: v}
 	}
 	identity, _ := g.Who(client)
 	f = &flow{client: client, identity: identity, host: host, port: port, protocol: protocol}
 	remove := g.flows.add(ctx, f)
-	// The list may have shrunk before the flow was there to be found.
-	if _, v := g.Authorize(client, host, port); v != allowed {
-		f.cut()
-	}
-	if f.server, no = g.dial(f.ctx, rule, host, port); no != nil {
+	if no = g.connect(f); no != nil {
 		remove()
 		g.deny(client, host, port, protocol, no.verdict)
 		return nil, nil, no
@@ -134,6 +130,34 @@ func (g *Gateway) open(ctx context.Context, client netip.Addr, host string, port
 	f.note()
 	g.metrics.connections.WithLabelValues(protocol).Inc()
 	return f, func() { remove(); _ = f.server.Close() }, nil
+}
+
+// connect connects the flow to its host, as it is allowed by now: the list may have
+// shrunk before the flow was there to be found, and before it was known where it
+// leads.
+func (g *Gateway) connect(f *flow) *refusal {
+	rule, v := g.Authorize(f.client, f.host, f.port)
+	if v != allowed {
+		return &refusal{verdict: v}
+	}
+	if no := g.dial(f, rule); no != nil {
+		return no
+	}
+	if v := g.permits(f); v != allowed {
+		_ = f.server.Close()
+		return &refusal{verdict: v}
+	}
+	return nil
+}
+
+// permits tells whether the flow may be, to the address that it leads to.
+func (g *Gateway) permits(f *flow) verdict {
+	rule, v := g.Authorize(f.client, f.host, f.port)
+	address := f.address.Load()
+	if v == allowed && address != nil && len(reachable([]netip.Addr{*address}, rule.Internal, g.public, g.private)) == 0 {
+		return notInternet
+	}
+	return v
 }
 
 // reset ends a connection so that the client knows at once that it failed: a

@@ -74,6 +74,8 @@ type Gateway struct {
 	denials *denials
 	flows   *flows
 
+	public, private render.Addresses // the latter for hosts that are internal
+
 	connections *places // those of clients
 	questions   *places // those that are passed on
 
@@ -87,6 +89,7 @@ func New(options Options) *Gateway {
 	g := &Gateway{
 		State: newState(options.Now, metrics.failures), options: options, metrics: metrics,
 		denials: newDenials(options.Audit), flows: newFlows(),
+		public: render.PublicAddresses(), private: render.InternalAddresses(),
 		listening: make(chan struct{}), draining: make(chan struct{}),
 	}
 	g.connections = newPlaces(options.Limits.Connections, options.Limits.PerSandbox, g.metrics.active)
@@ -172,7 +175,7 @@ func (g *Gateway) follow(ctx, serving context.Context) error {
 // cutForbidden cuts the connections that are no longer allowed.
 func (g *Gateway) cutForbidden() {
 	for _, f := range g.flows.all() {
-		if _, verdict := g.Authorize(f.client, f.host, f.port); verdict != allowed && f.cut() {
+		if verdict := g.permits(f); verdict != allowed && f.cut() {
 			g.denials.cut(f, verdict)
 			g.metrics.denied.WithLabelValues(f.protocol, "no longer allowed").Inc()
 		}

@@ -16,7 +16,8 @@ type flow struct {
 	host     string
 	port     int
 	protocol string
-	server   net.Conn // the connection to the host, once it is made
+	server   net.Conn                   // the connection to the host, once it is made
+	address  atomic.Pointer[netip.Addr] // where that leads: nil before it is made
 
 	ctx    context.Context // ends when the flow is cut
 	cancel context.CancelFunc

@@ -5,11 +5,13 @@ package egress_test
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"github.com/agentpane/sandboxctl/reconcile/audit"
 	"github.com/agentpane/sandboxctl/reconcile/egress"
 	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
 )
 
 func TestTLSGoesByServerName(t *testing.T) {
@@ -262,6 +265,25 @@ func TestShrinkingListCutsLiveFlows(t *testing.T) {
 	}
 	if !strings.Contains(r.log.String(), `"event":"security.egress_cut"`) {
 		t.Error("that it was cut is not recorded")
+	}
+}
+
+// TestNoLongerInternal: a host's private address is cut off, its public one is not.
+func TestNoLongerInternal(t *testing.T) {
+	r := newRig(t, egress.DefaultLimits())
+	under := func(list string, internal bool) {
+		r.SetConfig(config(map[string]render.GatewayList{list: {Hosts: []schema.EgressRule{
+			{Host: "internal.test", Ports: []int32{80}, Internal: internal}, {Host: "allowed.test", Ports: []int32{80}, Internal: internal},
+		}}}))
+		r.SetPod("1", egress.Identity{List: list}, sandbox)
+	}
+	under("one", true)
+	private, public := r.upgraded("internal.test"), r.upgraded("allowed.test")
+	under("another", false)
+	r.mustEnd("the private address", private, private)
+	_ = public.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := public.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the public address is cut off, too: %v", err)
 	}
 }
 

@@ -57,6 +57,18 @@ func (r *rig) say(port int, text string) net.Conn {
 	return conn
 }
 
+// upgraded is a connection to the host on which nothing is said any more.
+func (r *rig) upgraded(host string) net.Conn {
+	r.Helper()
+	conn := r.say(render.HTTPPort, "GET /upgrade HTTP/1.1\r\nHost: "+host+"\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+	reader := bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
+		r.Fatalf("got %v, %v; want it upgraded", response, err)
+	}
+	return &buffered{conn, reader}
+}
+
 // mustEnd expects the gateway to end the connection.
 func (r *rig) mustEnd(what string, from io.Reader, conn net.Conn) {
 	r.Helper()
@@ -97,13 +109,8 @@ func TestIdleHTTPIsEnded(t *testing.T) {
 		r.mustEnd(what, conn, conn)
 	}
 
-	conn := r.say(render.HTTPPort, "GET /upgrade"+host+"Connection: Upgrade\r\nUpgrade: x\r\n\r\n")
-	reader := bufio.NewReader(conn)
-	response, err := http.ReadResponse(reader, nil)
-	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("got %v, %v; want it upgraded", response, err)
-	}
-	r.mustEnd("an upgraded connection", reader, conn)
+	conn := r.upgraded("allowed.test")
+	r.mustEnd("an upgraded connection", conn, conn)
 
 	r.wait("all places to be free", func() bool { return r.active() == 0 })
 	if _, err := r.say(render.HTTPPort, "GET /100000000"+host+"\r\n").Read(make([]byte, 1)); err != nil {
