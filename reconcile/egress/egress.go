@@ -157,17 +157,10 @@ func (g *Gateway) follow(ctx, serving context.Context) error {
 			g.metrics.failures.WithLabelValues("listen").Inc() // the others go on
 		}
 		g.cutForbidden()
-		// A list that has gone from the file is remembered for a moment.
-		var expiry <-chan time.Time
-		if left := g.remembers(); left > 0 {
-			expiry = time.After(left)
-		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
-		case <-expiry:
-			g.forget()
 		}
 	}
 }

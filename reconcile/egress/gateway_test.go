@@ -306,7 +306,6 @@ func TestIdentity(t *testing.T) {
 	if !serves() {
 		t.Error("a claimed pod is not served")
 	}
-	r.SetConfig(render.GatewayConfig{Fleet: "f"}) // the ConfigMap was deleted
 	r.SetPod("9", egress.Identity{List: "other"}, sandbox)
 	if serves() {
 		t.Error("a list that nobody knows is served")

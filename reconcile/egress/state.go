@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,12 +13,6 @@ import (
 	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
 )
-
-// remember is how long an allowlist that has gone from the configuration still
-// counts for the pods that are under it: their labels are changed a moment
-// after it, and what stays allowed is not to be cut meanwhile. The policy of
-// the old list stands until then, too.
-const remember = 30 * time.Second
 
 // Identity is who has an address.
 type Identity struct {
@@ -39,8 +34,11 @@ type State struct {
 	pods      map[string]pod
 	addresses map[netip.Addr][]string
 	config    *render.GatewayConfig
-	// old are lists that have gone, until a time.
-	old      map[string]oldList
+	// old are lists that have gone from the configuration, and that pods are under
+	// yet: of a sandbox that is suspended, or claimed out of a pool that has gone, or
+	// whose label is changed a moment later. The policy of such a list stays, too. What
+	// a list allows never changes: its id follows from that.
+	old      map[string]render.GatewayList
 	services map[string]netip.Addr
 	hasPods  bool
 	refusing map[string]refusing // by the resource
@@ -51,15 +49,10 @@ type pod struct {
 	addresses []netip.Addr
 }
 
-type oldList struct {
-	render.GatewayList
-	until time.Time
-}
-
 func newState(now func() time.Time, failures *prometheus.CounterVec) *State {
 	return &State{
 		now: now, failures: failures, changed: make(chan struct{}), pods: map[string]pod{}, addresses: map[netip.Addr][]string{},
-		old: map[string]oldList{}, services: map[string]netip.Addr{}, refusing: map[string]refusing{},
+		old: map[string]render.GatewayList{}, services: map[string]netip.Addr{}, refusing: map[string]refusing{},
 	}
 }
 
@@ -79,11 +72,13 @@ func (s *State) change(make_ func()) {
 	s.changed = make(chan struct{})
 }
 
-// SetPod says which addresses a pod has; without any, it has gone.
+// SetPod says who a pod is, and which addresses it has. One that is nobody, and has
+// none, has gone.
 func (s *State) SetPod(uid string, identity Identity, addresses ...netip.Addr) {
 	s.mutex.RLock()
 	known, ok := s.pods[uid]
-	same := ok && known.Identity == identity && slices.Equal(known.addresses, addresses) || !ok && len(addresses) == 0
+	gone := identity == Identity{} && len(addresses) == 0
+	same := ok && known.Identity == identity && slices.Equal(known.addresses, addresses) || !ok && gone
 	s.mutex.RUnlock()
 	if same {
 		return
@@ -96,10 +91,10 @@ func (s *State) SetPod(uid string, identity Identity, addresses ...netip.Addr) {
 			}
 		}
 		delete(s.pods, uid)
-		if len(addresses) == 0 {
-			return
+		if !gone {
+			s.pods[uid] = pod{identity, addresses}
 		}
-		s.pods[uid] = pod{identity, addresses}
+		s.forget()
 		for _, address := range addresses {
 			s.addresses[address] = append(s.addresses[address], uid)
 		}
@@ -113,16 +108,33 @@ func (s *State) SetComplete() { s.change(func() { s.hasPods = true }) }
 func (s *State) SetConfig(config render.GatewayConfig) {
 	s.change(func() {
 		if s.config != nil {
-			for id, list := range s.config.Lists {
-				if _, stays := config.Lists[id]; !stays {
-					s.old[id] = oldList{list, s.now().Add(remember)}
-				}
-			}
-		}
-		for id := range config.Lists {
-			delete(s.old, id)
+			maps.Copy(s.old, s.config.Lists)
 		}
 		s.config = &config
+		s.forget()
+	})
+}
+
+// SetNothing says that nothing is allowed, by old lists neither.
+func (s *State) SetNothing(fleet string) {
+	s.change(func() {
+		s.config = &render.GatewayConfig{Fleet: fleet}
+		clear(s.old)
+	})
+}
+
+// forget drops the old lists that no pod is under.
+func (s *State) forget() {
+	if len(s.old) == 0 {
+		return
+	}
+	under := map[string]bool{}
+	for _, pod := range s.pods {
+		under[pod.List] = true
+	}
+	maps.DeleteFunc(s.old, func(id string, _ render.GatewayList) bool {
+		_, stays := s.config.Lists[id]
+		return stays || !under[id]
 	})
 }
 
@@ -157,30 +169,6 @@ func (s *State) Missing() string {
 		return "its own address"
 	}
 	return ""
-}
-
-// remembers is how long the list that is forgotten next is still remembered.
-func (s *State) remembers() time.Duration {
-	s.mutex.RLock()
-	defer s.mutex.RUnlock()
-	var next time.Duration
-	for _, list := range s.old {
-		left := max(time.Millisecond, list.until.Sub(s.now()))
-		if next == 0 || left < next {
-			next = left
-		}
-	}
-	return next
-}
-
-func (s *State) forget() {
-	s.change(func() {
-		for id, list := range s.old {
-			if !s.now().Before(list.until) {
-				delete(s.old, id)
-			}
-		}
-	})
 }
 
 // verdict is why something is not allowed; empty when it is.
@@ -232,8 +220,8 @@ func (s *State) list(client netip.Addr) (Identity, render.GatewayList, verdict) 
 	if list, ok := s.config.Lists[identity.List]; ok {
 		return identity, list, allowed
 	}
-	if list, ok := s.old[identity.List]; ok && s.now().Before(list.until) {
-		return identity, list.GatewayList, allowed
+	if list, ok := s.old[identity.List]; ok {
+		return identity, list, allowed
 	}
 	return identity, render.GatewayList{}, noList
 }

@@ -52,7 +52,7 @@ func (s *State) Watch(ctx context.Context, config *rest.Config, namespace string
 		render.FleetLabel: fleet.Name, render.ComponentLabel: render.GatewayComponent,
 	})), nil, s.seeService, func(service *corev1.Service) { s.SetService(service.Name, netip.Addr{}) })
 	configs := inform(list("configmaps", fields.OneTermEqualSelector(metav1.ObjectNameField, name), labels.Everything()),
-		nil, s.seeConfig, func(*corev1.ConfigMap) { s.SetConfig(render.GatewayConfig{Fleet: fleet.Name}) }) // nothing is allowed
+		nil, s.seeConfig, func(*corev1.ConfigMap) { s.SetNothing(fleet.Name) })
 	// What client-go says of failures would stand among the records of the audit log.
 	quiet := klog.NewContext(ctx, klog.Logger{})
 	var running sync.WaitGroup
