@@ -133,9 +133,10 @@ func TestHTTPGoesByHost(t *testing.T) {
 func TestForward(t *testing.T) {
 	r := newRig(t, egress.DefaultLimits())
 	const request = "GET / HTTP/1.1\r\nHost: ssh\r\nConnection: close\r\n\r\n"
-	if got, err := r.http(sandbox, 22222, request); !strings.Contains(got, "host=ssh") {
-		t.Errorf("got %q, %v", got, err)
-	}
+	r.wait("the host to be reached", func() bool { // the port opens a moment after the others
+		got, err := r.http(sandbox, 22222, request)
+		return err == nil && strings.Contains(got, "host=ssh")
+	})
 	for _, client := range []netip.Addr{empty, stranger, open} {
 		if got, err := r.http(client, 22222, request); err == nil {
 			t.Errorf("%s: got %q, want it reset", client, got)
