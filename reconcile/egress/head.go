@@ -75,7 +75,8 @@ func (c *webConn) Read(content []byte) (int, error) {
 	if c.head.err != nil {
 		return 0, c.head.err
 	}
-	n, err := copy(content, c.ahead), error(nil)
+	var err error
+	n := copy(content, c.ahead)
 	if c.ahead = c.ahead[n:]; n == 0 {
 		n, err = c.admitted.Read(content)
 	}
