@@ -59,6 +59,8 @@ func (g *Gateway) startHTTP(ctx, serving context.Context, listeners ...*admittin
 			if len(r.Header) > maxLines { // what was read ahead with one like 103 was not counted
 				return errLines
 			}
+			server := r.Request.Context().Value(serverKey{}).(*countedConn) // as the transport's are
+			server.head.over = true                                         // its end may have been read ahead, too
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {

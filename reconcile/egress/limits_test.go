@@ -189,18 +189,18 @@ func TestHeadOfAnAnswer(t *testing.T) {
 		}
 		return text
 	}
-	const end, body = "Content-Length: 1000\r\n\r\n", "\n"
+	const end, body, size = "Content-Length: 10000\r\n\r\n", "x\n", 10_000
 	answers := map[string]struct {
 		sent string
 		want int
 	}{
-		"full":     {head(http.StatusOK, most-1) + end + strings.Repeat(body, 1000), http.StatusOK},
-		"over":     {head(http.StatusOK, most) + end + strings.Repeat(body, 1000), http.StatusBadGateway},
+		"full":     {head(http.StatusOK, most-1) + end + strings.Repeat(body, size/2), http.StatusOK},
+		"over":     {head(http.StatusOK, most) + end + strings.Repeat(body, size/2), http.StatusBadGateway},
 		"no-end":   {head(http.StatusOK, most+1), http.StatusBadGateway},
 		"long":     {head(http.StatusOK, 1) + "X: " + strings.Repeat("x", 30_000), http.StatusBadGateway},
-		"hints":    {head(http.StatusEarlyHints, 60) + "\r\n" + head(http.StatusOK, 60) + end + strings.Repeat(body, 1000), http.StatusOK},
-		"behind":   {head(http.StatusEarlyHints, 60) + "\r\n" + head(http.StatusOK, 2*most) + end + strings.Repeat(body, 1000), http.StatusBadGateway},
-		"upgraded": {head(http.StatusSwitchingProtocols, 1) + "Connection: Upgrade\r\nUpgrade: x\r\n\r\n" + strings.Repeat(body, 1000), http.StatusSwitchingProtocols},
+		"hints":    {head(http.StatusEarlyHints, 60) + "\r\n" + head(http.StatusOK, 60) + end + strings.Repeat(body, size/2), http.StatusOK},
+		"behind":   {head(http.StatusEarlyHints, 60) + "\r\n" + head(http.StatusOK, 2*most) + end + strings.Repeat(body, size/2), http.StatusBadGateway},
+		"upgraded": {head(http.StatusSwitchingProtocols, 1) + "Connection: Upgrade\r\nUpgrade: x\r\n\r\n" + strings.Repeat(body, size/2), http.StatusSwitchingProtocols},
 	}
 	r.web.Config.Handler.(*http.ServeMux).HandleFunc("/answer/{name}", func(w http.ResponseWriter, request *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
@@ -228,7 +228,7 @@ func TestHeadOfAnAnswer(t *testing.T) {
 		if answer.want == http.StatusSwitchingProtocols {
 			from = io.NopCloser(reader)
 		}
-		if n, err := io.CopyN(io.Discard, from, 1000); answer.want != http.StatusBadGateway && err != nil {
+		if n, err := io.CopyN(io.Discard, from, size); answer.want != http.StatusBadGateway && err != nil {
 			t.Errorf("%s: the body ends after %d bytes: %v", name, n, err)
 		}
 		conn.Close()
