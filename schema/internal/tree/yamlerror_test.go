@@ -24,6 +24,8 @@ func TestSyntaxErrorPlaces(t *testing.T) {
 		"a: \"b\n  c\"\n d: e\n":        "3:2",
 		"a: {b: \"c\n  d\",\n e: f: g}": "3:2",
 		"a: \"b\n  c\\q\"\nd: e\n":      "2:4",
+		"a: 'b\n  it''s c'\nd: e: f\n":  "3:5",
+		"a: \"b\n  c\\\"d\"\ne: f: g\n": "3:5",
 	} {
 		_, found := ReadYAML(diagnostic.NewFile("f", text))
 		if len(found) != 1 || found[0].Subject.String() != "f:"+want {

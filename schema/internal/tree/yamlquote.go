@@ -21,7 +21,7 @@ func unclosedQuote(content string, seen int, atEnd bool) int {
 	for range 3 {
 		seen = max(0, strings.LastIndexByte(content[:seen], '\n'))
 		if at := openQuote(content[:seen]); at >= 0 {
-			_, behind, _ := strings.Cut(content[seen:], content[at:at+1])
+			behind := behindQuote(content[seen:], content[at])
 			if behind == "" || strings.IndexByte(" ,:]}\r\n", behind[0]) >= 0 { // it is closed as it should be
 				return -1
 			}
@@ -29,6 +29,20 @@ func unclosedQuote(content string, seen int, atEnd bool) int {
 		}
 	}
 	return -1
+}
+
+// behindQuote returns what follows a text that ends with the quote; empty where it does not end. A quote in it is written
+// twice, or with a backslash.
+func behindQuote(text string, quote byte) string {
+	for i := 0; i < len(text); i++ {
+		switch {
+		case quote == '"' && text[i] == '\\', quote == '\'' && strings.HasPrefix(text[i:], "''"):
+			i++
+		case text[i] == quote:
+			return text[i+1:]
+		}
+	}
+	return ""
 }
 
 // openQuote returns where the quote is that is open where the text ends; -1 where none is.
