@@ -296,7 +296,7 @@ func (c *checker) windows(at []any, windows []Window) {
 	c.oneFocus(at, len(windows), func(i int) bool { return windows[i].Focus })
 	for i, w := range windows {
 		path := under(at, i, "window_name")
-		if c.sound(path...) && (strings.HasPrefix(w.Name, "@") || strings.Trim(w.Name, "0123456789") == "") {
+		if w.Name != "" && c.sound(path...) && (strings.HasPrefix(w.Name, "@") || strings.Trim(w.Name, "0123456789") == "") {
 			c.report(path, diagnostic.Quote(w.Name)+" cannot be the name of a window",
 				"tmux takes a number, or what begins with \"@\", for the place or the id of a window. Put a letter before it.")
 		}
