@@ -183,7 +183,13 @@ func (u *unpacker) folder(name string, mode fs.FileMode) error {
 		}
 	}
 	if !made {
-		return nil
+		info, err := u.root.Stat(name)
+		if err != nil {
+			return err
+		}
+		if mode = info.Mode().Perm(); mode&0o700 == 0o700 {
+			return nil
+		}
 	}
 	u.modes = append(u.modes, folderMode{name, mode})
 	return u.root.Chmod(name, mode|0o700)

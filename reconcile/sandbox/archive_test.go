@@ -182,17 +182,17 @@ func TestUnpackOverLinks(t *testing.T) {
 	}
 }
 
-// TestUnpackIntoAFolder: one that is there keeps its mode.
+// TestUnpackIntoAFolder: one that is there keeps its mode, and gets what it is to get.
 func TestUnpackIntoAFolder(t *testing.T) {
 	dir := t.TempDir()
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "copy"), 0o700), os.Mkdir(filepath.Join(dir, "copy", "sub"), 0o750)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "copy"), 0o700), os.Mkdir(filepath.Join(dir, "copy", "sub"), 0o550)); err != nil {
 		t.Fatal(err)
 	}
 	content := archive(t, folder("./"), folder("./sub/"), file("./sub/f"))
 	if _, err := unpack(bytes.NewReader(content), filepath.Join(dir, "copy"), "."); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"copy": "drwx------", "copy/sub": "drwxr-x---", "copy/sub/f": "-rw-r----- content of ./sub/f"}
+	want := map[string]string{"copy": "drwx------", "copy/sub": "dr-xr-x---", "copy/sub/f": "-rw-r----- content of ./sub/f"}
 	if diff := cmp.Diff(want, tree(t, dir)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
