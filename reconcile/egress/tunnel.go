@@ -24,8 +24,8 @@ func (c *webConn) establish(w http.ResponseWriter) (buffered *bufio.Reader, ok b
 	return both.Reader, true
 }
 
-// tunnel is what CONNECT asks for. On it, TLS must be for the host that it was
-// opened for.
+// tunnel is what CONNECT asks for. On one to port 443, TLS must be for the host that
+// it was opened for.
 func (g *Gateway) tunnel(w http.ResponseWriter, conn *webConn, f *flow) {
 	buffered, ok := conn.establish(w)
 	if !ok {
