@@ -173,6 +173,9 @@ func (k *keeper) start(ctx context.Context, place string, fleet rendered, before
 			return err
 		})
 		if err != nil {
+			if ctx.Err() == nil { // else it is told at the end, which is near
+				k.log.problem(err)
+			}
 			k.mutex.Lock()
 			k.failed = append(k.failed, err)
 			k.mutex.Unlock()

@@ -36,7 +36,8 @@ const (
 )
 
 // lead runs what is to be done by one process only, as often as this process
-// becomes the leader, until ctx ends. It returns when that has returned.
+// becomes the leader, until ctx ends. It returns when that has returned. One that
+// fails is told of and run again: another process may lead meanwhile.
 func (f *leaderFlags) lead(ctx context.Context, cluster *connection.Cluster, identity string, fleet *schema.Fleet, log *watchLog, run func(context.Context) error) error {
 	if !f.elect {
 		return run(ctx)
@@ -55,8 +56,15 @@ func (f *leaderFlags) lead(ctx context.Context, cluster *connection.Cluster, ide
 		LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
 	}}
 	for ctx.Err() == nil {
-		if err := f.term(ctx, lock, fleet, log, run); err != nil {
+		var failed error
+		if err := f.term(ctx, lock, fleet, log, func(leading context.Context) { failed = run(leading) }); err != nil {
 			return err
+		}
+		if ctx.Err() != nil {
+			return failed
+		}
+		if failed != nil {
+			log.problem(failed)
 		}
 	}
 	return nil
@@ -89,8 +97,9 @@ func (l *lease) Update(ctx context.Context, record resourcelock.LeaderElectionRe
 }
 
 // term runs what is to be done once this process is the leader, until it is no
-// more. The Lease is given back only after that has returned.
-func (f *leaderFlags) term(ctx context.Context, lock resourcelock.Interface, fleet *schema.Fleet, log *watchLog, run func(context.Context) error) (err error) {
+// more. The Lease is given back only after that has returned. The error is that
+// of setting up the election.
+func (f *leaderFlags) term(ctx context.Context, lock resourcelock.Interface, fleet *schema.Fleet, log *watchLog, run func(context.Context)) error {
 	started := make(chan context.Context)
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: lock, LeaseDuration: leaseDuration, RenewDeadline: leaseRenewal, RetryPeriod: leaseRetry, ReleaseOnCancel: true,
@@ -127,7 +136,8 @@ func (f *leaderFlags) term(ctx context.Context, lock resourcelock.Interface, fle
 		leading, cancel := context.WithCancel(leading)
 		defer cancel()
 		defer context.AfterFunc(ctx, cancel)()
-		return run(leading)
+		run(leading)
+		return nil
 	}
 }
 
