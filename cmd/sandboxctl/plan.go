@@ -125,7 +125,7 @@ func runPlan(ctx context.Context, env environment, options planOptions) error {
 		default:
 			printPlan(env.stdout, p)
 		}
-		if options.saveTo != "" && len(p.Blocked()) == 0 {
+		if options.saveTo != "" && p.Savable() {
 			if err := savePlan(ctx, options.saveTo, p.Plan, fleet, sightings[i].target); err != nil {
 				return err
 			}

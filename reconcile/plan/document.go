@@ -178,9 +178,12 @@ func documentChanges(changes []Change) []DocumentChange {
 	return documents
 }
 
+// Savable tells whether apply could do all that the plan says, of sessions too.
+func (p Plan) Savable() bool { return len(p.Blocked()) == 0 && p.sessionSummary().Blocked == 0 }
+
 // Save is the plan as apply can take it up again, for source.
 func (p Plan) Save(source Source) ([]byte, error) {
-	if len(p.Blocked()) > 0 {
+	if !p.Savable() {
 		return nil, errors.New("a plan that cannot be applied cannot be saved")
 	}
 	document := p.Document()

@@ -78,13 +78,11 @@ func (p Plan) sessionSummary() SessionSummary {
 	return summary
 }
 
-// sessionWork is what a saved plan has of the sessions: those that can be made.
+// sessionWork is what a saved plan has of the sessions.
 func (p Plan) sessionWork() []documentSessionWork {
 	var work []documentSessionWork
 	for _, s := range p.Sessions {
-		if s.Problem == nil {
-			work = append(work, documentSessionWork{s.Sandbox, s.Pod, s.UID, s.Container, s.Desired, s.Seen, s.Changes, s.Adopt})
-		}
+		work = append(work, documentSessionWork{s.Sandbox, s.Pod, s.UID, s.Container, s.Desired, s.Seen, s.Changes, s.Adopt})
 	}
 	return work
 }

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
@@ -87,6 +88,20 @@ func TestSessions(t *testing.T) {
 			}
 			if diff := cmp.Diff(p.Sessions, opened.Sessions); diff != "" {
 				t.Errorf("-saved +opened\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestSessionsInTheWayOfASave: apply could not say of them what the plan says.
+func TestSessionsInTheWayOfASave(t *testing.T) {
+	for name, sessions := range map[string]Sessions{
+		"a name that is taken": {Sandbox: "api", Blocked: []session.Blocked{{Session: "agent"}}},
+		"no look into it":      {Sandbox: "api", Problem: errors.New("it has no tmux")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if content, err := (Plan{Sessions: []Sessions{sessions}}).Save(Source{Cluster: "c"}); err == nil {
+				t.Errorf("it was saved:\n%s", content)
 			}
 		})
 	}
