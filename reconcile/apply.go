@@ -243,8 +243,11 @@ func distinct(errs []error) []error {
 // applyChange makes and records one change. Once begun, it is finished even when
 // ctx ends.
 func (r *Reconciler) applyChange(ctx context.Context, change plan.Change) (plan.Change, error) {
-	if change.Action == plan.Replace {
+	switch {
+	case change.Action == plan.Replace:
 		return r.applyAdoption(ctx, nil, change)
+	case change.Action == plan.Delete && r.patient && (change.Ref.Kind == "Pod" || change.Ref.Kind == "Namespace"): // these take a while to go
+		return change, r.deleteAndWait(ctx, change)
 	}
 	return r.audited(change, func() (plan.Change, error) { return r.makeChange(ctx, change) })
 }
@@ -259,9 +262,6 @@ func (r *Reconciler) makeChange(ctx context.Context, change plan.Change) (plan.C
 				return change, err
 			}
 		}
-		if r.patient && (change.Ref.Kind == "Pod" || change.Ref.Kind == "Namespace") { // these take a while to go
-			return change, r.deleteAndWait(ctx, change)
-		}
 		return change, r.delete(request, change)
 	case plan.Create:
 		return change, r.admitted(request, change, func() error { return r.create(request, change) })
@@ -275,9 +275,7 @@ func (r *Reconciler) makeChange(ctx context.Context, change plan.Change) (plan.C
 // cannot come out of a pool.
 func (r *Reconciler) applyAdoption(ctx context.Context, claims *claim.Client, change plan.Change) (plan.Change, error) {
 	if change.Action == plan.Replace {
-		gone := change
-		gone.Action, gone.Desired = plan.Delete, nil
-		if _, err := r.audited(gone, func() (plan.Change, error) { return gone, r.deleteAndWait(ctx, gone) }); err != nil {
+		if err := r.deleteAndWait(ctx, change); err != nil {
 			return change, err
 		}
 	}

@@ -53,8 +53,10 @@ func (r *Reconciler) deleting(change plan.Change) {
 }
 
 // deleteAndWait deletes an object and waits by watch until it is gone, so that
-// another can take its name.
+// another can take its name. That it was told to go is recorded at once: it goes
+// also where the wait for it ends before.
 func (r *Reconciler) deleteAndWait(ctx context.Context, change plan.Change) error {
+	change.Action, change.Desired = plan.Delete, nil // of a replacement, it is the first half
 	interrupted, timeout := ctx, goneTimeout(change.Ref.Kind)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -71,7 +73,7 @@ func (r *Reconciler) deleteAndWait(ctx context.Context, change plan.Change) erro
 			return nil
 		}
 		if !deleted {
-			if err := r.delete(ctx, change); err != nil {
+			if _, err := r.audited(change, func() (plan.Change, error) { return r.makeChange(ctx, change) }); err != nil {
 				return err
 			}
 			deleted = true

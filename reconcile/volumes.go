@@ -21,11 +21,6 @@ func (r *Reconciler) vacate(ctx context.Context, wave, all []plan.Change) error 
 	for _, change := range all {
 		mounts := slices.ContainsFunc(plan.ClaimsOf(change.Desired), func(claim string) bool { return claims[claim] })
 		goes := change.Action == plan.Delete && change.Ref.Kind == "Pod" && sandboxes[change.Labels[render.SandboxIDLabel]]
-		if goes && !change.IdleSince.IsZero() {
-			if err := r.stillIdle(ctx, change); err != nil {
-				return err
-			}
-		}
 		if goes || mounts && change.Action == plan.Replace {
 			if err := r.deleteAndWait(ctx, change); err != nil {
 				return err

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/agentpane/sandboxctl/reconcile/audit"
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/render"
 )
@@ -278,8 +279,18 @@ func TestWorkspaceThatCannotBeChanged(t *testing.T) {
 			t.Errorf("exit code %d, want %q in\n%s%s", o.code, want, o.stdout, o.stderr)
 		}
 	}
-	r.done(r.run("apply", "--yes", "-f", file, "--replace-workspaces"))
+	log := r.dir + "/audit.log"
+	r.done(r.run("apply", "--yes", "-f", file, "--replace-workspaces", "--audit-log", log))
 	r.noChanges(file)
+	var deleted []audit.Event
+	for _, record := range auditRecords(t, log) {
+		if strings.HasSuffix(string(record.Event), "deleted") {
+			deleted = append(deleted, record.Event)
+		}
+	}
+	if diff := cmp.Diff([]audit.Event{audit.PodDeleted, audit.PVCDeleted}, deleted); diff != "" {
+		t.Errorf("the audit log (-want +got):\n%s", diff)
+	}
 	if r.pod("a").UID == pod.UID || r.pod("b").UID != other.UID {
 		t.Error("want the pod of a replaced, and that of b left alone")
 	}
