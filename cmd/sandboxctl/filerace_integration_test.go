@@ -96,3 +96,30 @@ func TestFileRaces(t *testing.T) {
 	r.were(counted, 0, 0)
 	r.noChanges(file)
 }
+
+// TestFileThatIsWrittenSlowly: its first half is a valid file that has a sandbox
+// less, which does not go for that. One that the whole file no longer has goes.
+func TestFileThatIsWrittenSlowly(t *testing.T) {
+	r := newTrial(t)
+	file := r.file("", "  a: {template: t}\n  b: {template: t}\n")
+	w := r.watch(file)
+	w.settled()
+	counted, stop := r.countPods()
+	first, err := os.ReadFile(file)
+	r.must(err)
+	half, rest, _ := strings.Cut(strings.Replace(string(first), "a: {", "a: {labels: {x: y}, ", 1), "  b:")
+	r.must(os.WriteFile(file, []byte(half), 0o600))
+	<-time.After(300 * time.Millisecond) // a slow writer
+	r.must(os.WriteFile(file, []byte(half+"  b:"+rest), 0o600))
+	w.await("event", "changed", "sandbox", "a", "action", "update")
+	w.settled()
+	r.were(counted, 0, 0)
+
+	r.must(os.WriteFile(file, []byte(half), 0o600))
+	w.await("event", "changed", "sandbox", "b", "action", "delete")
+	w.settled()
+	w.end()
+	stop()
+	r.were(counted, 0, 1)
+	r.noChanges(file)
+}

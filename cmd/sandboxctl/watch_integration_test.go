@@ -208,6 +208,7 @@ func TestWatchKeepsTheLastGoodFile(t *testing.T) {
 	policies := r.cluster.Client.NetworkingV1().NetworkPolicies(r.namespace)
 	r.must(policies.Delete(r.Context(), "sandbox-default-deny-trial", metav1.DeleteOptions{}))
 	w.await("event", "changed", "kind", "NetworkPolicy", "action", "create")
+	w.settled()
 	r.file("", "  {}\n") // an empty file prunes nothing
 	w.settled()
 	if after := r.podOf("a").UID; after != before {
@@ -376,26 +377,4 @@ func TestWatchWaitsForTheLock(t *testing.T) {
 	if drifts := strings.Count(told, `"event":"drift"`); drifts != 1 || strings.Contains(told, `"event":"flapping"`) {
 		t.Errorf("%d drifts were told, want 1, and no fight:\n%s", drifts, told)
 	}
-}
-
-// TestTwoWatches: they do not get into each other's way, and what comes of it
-// is the same.
-func TestTwoWatches(t *testing.T) {
-	r := newTrial(t)
-	file := r.file("", "  a: {template: t}\n  b: {template: t}\n  c: {template: t}\n")
-	one, two := r.watch(file), r.watch(file)
-	one.settled()
-	two.settled()
-	created := map[types.UID]bool{}
-	list, err := r.cluster.Client.CoreV1().Pods(r.namespace).List(r.Context(), metav1.ListOptions{})
-	r.must(err)
-	for _, pod := range list.Items {
-		created[pod.UID] = true
-	}
-	if len(created) != 3 {
-		t.Errorf("%d pods, want 3", len(created))
-	}
-	one.end()
-	two.end()
-	r.noChanges(file)
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/agentpane/sandboxctl/reconcile/filewatch"
 	"github.com/agentpane/sandboxctl/reconcile/watch"
@@ -40,6 +41,11 @@ func newKeeper(env environment, options watchOptions, log *watchLog) *keeper {
 	return &keeper{env: env, options: options, log: log, metrics: newWatchMetrics(), kept: map[schema.Identity]*keptFleet{}}
 }
 
+// standTime is how long a file that no longer has a sandbox or a pool must stay as
+// it is before that is believed: the first half of one that is written slowly
+// looks just so.
+const standTime = 2 * time.Second
+
 // follow keeps the fleets, and takes over what the files say whenever they have
 // changed, until ctx ends. Where they cannot be read, the last good ones stay in
 // force.
@@ -47,22 +53,58 @@ func (k *keeper) follow(ctx context.Context, fleets []rendered, files *filewatch
 	if err := k.update(ctx, fleets); err != nil {
 		return err
 	}
+	var stands <-chan time.Time
 	for {
+		stood := false
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-files.Changed(): // also once at the start: the files may be others than those that were read
+		case <-stands:
+			stood = true
 		}
+		stands = nil
 		var found diagnostic.List
-		files.Read(func() { fleets, found = readAs(k.options.files.files, strings.NewReader(""), renderedOf) })
+		same := files.Read(func() { fleets, found = readAs(k.options.files.files, strings.NewReader(""), renderedOf) })
 		k.log.findings(found)
 		if found.HasErrors() {
 			continue
+		}
+		if !(stood && same) && k.hold(fleets) {
+			stands = time.After(standTime)
 		}
 		if err := k.update(ctx, fleets); err != nil {
 			k.log.problem(err)
 		}
 	}
+}
+
+// hold puts what is in force in the place of each fleet that no longer has a
+// sandbox or a pool of that, and tells whether there is one.
+func (k *keeper) hold(fleets []rendered) (held bool) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	for i, fleet := range fleets {
+		if kept := k.kept[keyOf(fleet.Fleet)]; kept != nil && drops(kept.latest.Fleet, fleet.Fleet) {
+			fleets[i], held = kept.latest, true
+		}
+	}
+	return held
+}
+
+// drops tells whether a fleet no longer has a sandbox or a pool that it had.
+func drops(before, now *schema.Fleet) bool {
+	for _, s := range before.Sandboxes {
+		if _, has := now.Sandbox(s.Name); !has {
+			return true
+		}
+	}
+	for _, p := range before.Pools {
+		if _, has := now.Pool(p.Name); !has {
+			return true
+		}
+	}
+	return false
 }
 
 // update takes over what the files say now. A fleet that they no longer name
@@ -81,10 +123,11 @@ func (k *keeper) update(ctx context.Context, fleets []rendered) error {
 			continue
 		}
 		k.mutex.Lock()
+		held := kept.latest.Fleet == fleet.Fleet // nothing of it is new
 		kept.latest = fleet
 		watcher := kept.watcher
 		k.mutex.Unlock()
-		if watcher != nil {
+		if watcher != nil && !held {
 			watcher.Update(fleet.Fleet, fleet.objects)
 		}
 	}

@@ -7,7 +7,32 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
+
+// TestTwoWatches: they do not get into each other's way, and what comes of it
+// is the same.
+func TestTwoWatches(t *testing.T) {
+	r := newTrial(t)
+	file := r.file("", "  a: {template: t}\n  b: {template: t}\n  c: {template: t}\n")
+	one, two := r.watch(file), r.watch(file)
+	one.settled()
+	two.settled()
+	created := map[types.UID]bool{}
+	list, err := r.cluster.Client.CoreV1().Pods(r.namespace).List(r.Context(), metav1.ListOptions{})
+	r.must(err)
+	for _, pod := range list.Items {
+		created[pod.UID] = true
+	}
+	if len(created) != 3 {
+		t.Errorf("%d pods, want 3", len(created))
+	}
+	one.end()
+	two.end()
+	r.noChanges(file)
+}
 
 // TestLeaseThatIsLost: of two watches one leads. It loses its Lease while it
 // cannot reach the cluster, the other takes over, and the first one comes back

@@ -59,8 +59,9 @@ func (w *Watcher) Changed() <-chan struct{} { return w.changed }
 
 // Read calls read, which reads the files, once or until they do not change under
 // it. It is for whoever has received a value: what is in the files by then may be
-// yet another content, and it is that one to which the next is compared.
-func (w *Watcher) Read(read func()) {
+// yet another content, and it is that one to which the next is compared. It tells
+// whether that is what was read before, too.
+func (w *Watcher) Read(read func()) (same bool) {
 	stable := ""
 	for attempt := 0; stable == "" && attempt < readLimit; attempt++ {
 		before := w.digest()
@@ -70,7 +71,9 @@ func (w *Watcher) Read(read func()) {
 	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
+	same = stable != "" && stable == w.taken
 	w.told, w.taken = "", stable
+	return same
 }
 
 // isNew tells whether a content was neither read nor told of last.

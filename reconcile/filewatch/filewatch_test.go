@@ -152,11 +152,16 @@ func TestWhatIsReadCounts(t *testing.T) {
 	}
 	watcher.Read(reads)
 	quiet("what was read")
+	if !watcher.Read(reads) {
+		t.Error("what was read twice is taken for two")
+	}
 
 	write(t, path, "two")
 	changed("the change")
 	write(t, path, "three")
-	watcher.Read(reads)
+	if watcher.Read(reads) {
+		t.Error("another content is taken for the same")
+	}
 	write(t, path, "two")
 	for read != "two" {
 		changed("the return of what was told of, and never read")
