@@ -31,6 +31,7 @@ type keeper struct {
 // keptFleet is a fleet that is being watched.
 type keptFleet struct {
 	place   string // see placeOf
+	cilium  bool   // Cilium's policies are watched, if only to remove them
 	stop    context.CancelFunc
 	latest  rendered
 	watcher *watch.Watcher // nil while another process is the leader
@@ -117,9 +118,8 @@ func (k *keeper) update(ctx context.Context, fleets []rendered) error {
 	var errs []error
 	for _, fleet := range fleets {
 		kept := k.before(fleet.Fleet, named)
-		place := placeOf(fleet.Fleet)
-		if kept == nil || kept.place != place {
-			errs = append(errs, k.start(ctx, place, fleet, kept))
+		if kept == nil || !kept.fits(fleet.Fleet) {
+			errs = append(errs, k.start(ctx, fleet, kept))
 			continue
 		}
 		k.mutex.Lock()
@@ -163,9 +163,18 @@ func placeOf(fleet *schema.Fleet) string {
 	return fmt.Sprintf("%q %q %q %v", fleet.Cluster.Kubeconfig, fleet.Cluster.Context, fleet.Namespace, len(fleet.Pools) > 0)
 }
 
+func newKept(fleet *schema.Fleet) *keptFleet {
+	return &keptFleet{place: placeOf(fleet), cilium: fleet.Egress.Mode == schema.Cilium}
+}
+
+// fits tells whether the fleet's watcher can take over what the file says now.
+func (f *keptFleet) fits(fleet *schema.Fleet) bool {
+	return f.place == placeOf(fleet) && (f.cilium || fleet.Egress.Mode != schema.Cilium)
+}
+
 // start begins to watch a fleet, and ends to watch what it was before, if
 // anything: that stays in force where the cluster cannot be found.
-func (k *keeper) start(ctx context.Context, place string, fleet rendered, before *keptFleet) error {
+func (k *keeper) start(ctx context.Context, fleet rendered, before *keptFleet) error {
 	target, err := k.options.connect.target(k.env, fleet.Fleet)
 	if err != nil {
 		return err
@@ -175,7 +184,8 @@ func (k *keeper) start(ctx context.Context, place string, fleet rendered, before
 		before.stop()
 	}
 	ctx, stop := context.WithCancel(quietly(ctx))
-	kept := &keptFleet{place: place, stop: stop, latest: fleet}
+	kept := newKept(fleet.Fleet)
+	kept.stop, kept.latest = stop, fleet
 	k.mutex.Lock()
 	maps.DeleteFunc(k.kept, func(_ schema.Identity, other *keptFleet) bool { return other == before })
 	k.kept[fleet.Identity()] = kept

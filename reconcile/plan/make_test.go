@@ -253,7 +253,7 @@ name: f
 namespace: n
 cluster: {context: other}
 podSecurity: baseline
-egress: {unenforced: allow, image: "example.org/gateway:1"}
+egress: {unenforced: allow, mode: cilium, image: "example.org/gateway:1"}
 limits: {min: {cpu: 200m}}
 sandboxes: {a: {image: "i:1"}, b: {image: "i:1", state: stopped}}
 `))
@@ -262,7 +262,7 @@ sandboxes: {a: {image: "i:1"}, b: {image: "i:1", state: stopped}}
 	}
 	file, saved := fleets[0], SourceOf(fleets[0], "c").Fleet(Plan{Fleet: "f", Namespace: "n"})
 	if saved.Name != file.Name || saved.Namespace != file.Namespace || saved.Cluster != file.Cluster || saved.PodSecurity != file.PodSecurity ||
-		saved.Egress.Unenforced != file.Egress.Unenforced || saved.Egress.Image != file.Egress.Image {
+		saved.Egress.Unenforced != file.Egress.Unenforced || saved.Egress.Mode != schema.Cilium || saved.Egress.Image != file.Egress.Image {
 		t.Errorf("got %+v", saved)
 	}
 	if diff := cmp.Diff(file.Limits, saved.Limits); diff != "" {

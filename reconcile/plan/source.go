@@ -12,6 +12,7 @@ type Source struct {
 	// What of the file applying goes by, beside the objects.
 	PodSecurity  schema.PodSecurity `json:"podSecurity"`
 	Unenforced   schema.Unenforced  `json:"unenforced"`
+	Mode         schema.EgressMode  `json:"mode"`
 	GatewayImage string             `json:"gatewayImage,omitzero"`
 	Limits       schema.Limits      `json:"limits"`
 	// Stopped are the sandboxes that the file wants to be stopped.
@@ -22,7 +23,7 @@ type Source struct {
 func SourceOf(fleet *schema.Fleet, cluster string) Source {
 	source := Source{
 		Cluster: cluster, Connection: fleet.Cluster, PodSecurity: fleet.PodSecurity,
-		Unenforced: fleet.Egress.Unenforced, GatewayImage: fleet.Egress.Image, Limits: fleet.Limits,
+		Unenforced: fleet.Egress.Unenforced, Mode: fleet.Egress.Mode, GatewayImage: fleet.Egress.Image, Limits: fleet.Limits,
 	}
 	for _, s := range fleet.Sandboxes {
 		if s.State == schema.Stopped {
@@ -35,7 +36,7 @@ func SourceOf(fleet *schema.Fleet, cluster string) Source {
 // Fleet is what applying the saved plan needs to know of its file.
 func (s Source) Fleet(p Plan) *schema.Fleet {
 	fleet := &schema.Fleet{Name: p.Fleet, Namespace: p.Namespace, Cluster: s.Connection, PodSecurity: s.PodSecurity, Limits: s.Limits}
-	fleet.Egress.Unenforced, fleet.Egress.Image = s.Unenforced, s.GatewayImage
+	fleet.Egress.Unenforced, fleet.Egress.Mode, fleet.Egress.Image = s.Unenforced, s.Mode, s.GatewayImage
 	for _, name := range s.Stopped {
 		fleet.Sandboxes = append(fleet.Sandboxes, schema.Sandbox{Name: name, State: schema.Stopped})
 	}
