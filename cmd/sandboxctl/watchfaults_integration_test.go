@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -184,6 +185,36 @@ func TestConflictStorm(t *testing.T) {
 	stop()
 	r.were(counted, 0, 0)
 	r.noChanges(file)
+}
+
+// TestFullResyncThatFails: the server is asked again as soon as a scope is tried
+// again, and not only when the next one is due.
+func TestFullResyncThatFails(t *testing.T) {
+	r := newTrial(t)
+	file := r.file("", oneSandbox)
+	var fails atomic.Bool
+	var asked atomic.Int64
+	r.kubeconfig = r.through(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+			if request.URL.Query().Has("dryRun") && strings.Contains(request.URL.Path, "/pods/") {
+				asked.Add(1)
+				if fails.CompareAndSwap(true, false) {
+					http.Error(response, "not now", http.StatusServiceUnavailable)
+					return
+				}
+			}
+			next.ServeHTTP(response, request)
+		})
+	})
+	w := r.watch(file, "--full-resync=10s")
+	w.settled()
+	before := asked.Load()
+	fails.Store(true)
+	w.await("event", "failed", "sandbox", "a", "msg", "503")
+	w.settled()
+	if n := asked.Load() - before; n != 2 {
+		t.Errorf("the server was asked about the pod %d times, want once more than it failed", n)
+	}
 }
 
 // TestPodsThatGo: a pod that somebody evicts or deletes comes back, made once;

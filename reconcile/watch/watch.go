@@ -351,3 +351,13 @@ func (w *Watcher) planOptions(scope string) reconcile.Options {
 	delete(w.full, scope)
 	return options
 }
+
+// planned is told what came of a plan with those options: where it failed, the
+// server is to be asked about as much again.
+func (w *Watcher) planned(scope string, options reconcile.Options, done outcome) {
+	if options.Full && done.err != nil {
+		w.mutex.Lock()
+		defer w.mutex.Unlock()
+		w.full[scope] = true
+	}
+}

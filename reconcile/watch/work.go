@@ -31,7 +31,7 @@ type outcome struct {
 const lockRetry = 2 * time.Second
 
 // work brings one scope to what the file says.
-func (w *Watcher) work(ctx context.Context, scope string) outcome {
+func (w *Watcher) work(ctx context.Context, scope string) (done outcome) {
 	want := w.current()
 	seen := w.mirror.scope(scope)
 	if want.hasGateway && seen.Gateway == nil || scope == fleetScope && len(want.fleet.Sandboxes) == 0 { // else nobody asks, and there may be thousands
@@ -45,13 +45,15 @@ func (w *Watcher) work(ctx context.Context, scope string) outcome {
 	if scope == poolsScope {
 		w.tellPools(want, seen)
 	}
-	p, err := w.reconciler.PlanFrom(ctx, want.fleet, seen, staying(want.scopes[scope], seen), w.planOptions(scope))
+	options := w.planOptions(scope)
+	defer func() { w.planned(scope, options, done) }()
+	p, err := w.reconciler.PlanFrom(ctx, want.fleet, seen, staying(want.scopes[scope], seen), options)
 	if err != nil {
 		return outcome{err: err}
 	}
 	w.sift(scope, &p)
 	p, refused := p.WithoutRefusedPools()
-	done := w.bring(ctx, scope, want, seen, p, handsOff)
+	done = w.bring(ctx, scope, want, seen, p, handsOff)
 	if len(refused) > 0 {
 		done.err = errors.Join(done.err, blockedError(refused))
 	}
