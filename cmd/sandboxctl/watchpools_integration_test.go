@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/agentpane/sandboxctl/reconcile/audit"
 	"github.com/agentpane/sandboxctl/reconcile/clustertest"
@@ -90,6 +93,30 @@ func TestWatchAndAPoolThatIsRefused(t *testing.T) {
 	if n := strings.Count(strings.Join(w.seen, "\n"), `"pool":"q"`); n != 1 {
 		t.Errorf("pool q is to be told of once, and was %d times:\n%s", n, strings.Join(w.seen, "\n"))
 	}
+}
+
+// TestWatchAndAPoolThatANodeRefuses: its pods fail at once, each, and are made
+// again no more often than makes sense.
+func TestWatchAndAPoolThatANodeRefuses(t *testing.T) {
+	r := newTrial(t)
+	nodes, err := r.cluster.Client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	r.must(err)
+	counted, stop := r.countPods()
+	pod := "pod: {nodeName: " + nodes.Items[0].Name + ", nodeSelector: {no: such}}"
+	file := r.file("", "  {}\n")
+	content, err := os.ReadFile(file)
+	r.must(err)
+	pool := "pools: {p: {template: t, min: 1, max: 3, autoscale: false}}\nsandboxes:\n"
+	r.must(os.WriteFile(file, []byte(strings.Replace(string(content), "sandboxes:\n", "    "+pod+"\n"+pool, 1)), 0o600))
+	w := r.watch(file)
+	w.await("event", "not-ready", "msg", "NodeAffinity")
+	<-time.After(5 * time.Second) // a span in which nothing is to happen
+	r.were(counted, 1, 0)
+	w.await("event", "changed", "kind", "Pod", "action", "delete")
+	w.await("event", "not-ready", "msg", "NodeAffinity")
+	w.end()
+	stop()
+	r.were(counted, 2, 1)
 }
 
 // freeAddress is an address of this machine that nobody listens on.

@@ -15,7 +15,8 @@ import (
 
 // drift tells of what somebody else has changed. An object that is changed back
 // again and again has another master: it is left alone, and out of the plan, for
-// a while. Which those are, and for how long the first of them is, it returns.
+// a while. Which those are, and for how long the first of them, or a pool's pod
+// that failed just now, is left alone, it returns.
 func (w *Watcher) drift(scope string, seen reconcile.Observation, p *plan.Plan) (paused []plan.Ref, pause time.Duration) {
 	if w.isFresh(scope) {
 		return nil, 0
@@ -24,12 +25,19 @@ func (w *Watcher) drift(scope string, seen reconcile.Observation, p *plan.Plan) 
 		wait := w.drifted(scope, seen, change)
 		if wait > 0 {
 			paused = append(paused, change.Ref)
-			if pause == 0 || wait < pause {
-				pause = wait
-			}
+			pause = sooner(pause, wait)
 		}
 		return wait > 0
 	})
+	var levels []plan.PoolLevel
+	for _, level := range p.Pools {
+		level, wait := withoutFailed(level, seen.Pooled, w.now())
+		pause = sooner(pause, wait)
+		if len(level.Changes) > 0 {
+			levels = append(levels, level)
+		}
+	}
+	p.Pools = levels
 	return paused, pause
 }
 

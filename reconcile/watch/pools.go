@@ -1,6 +1,9 @@
 package watch
 
 import (
+	"slices"
+	"time"
+
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/agentpane/sandboxctl/reconcile"
@@ -33,6 +36,38 @@ func (w *Watcher) tellPools(want *wanted, seen reconcile.Observation) {
 	for name, pods := range pools {
 		w.tell(Event{Type: PoolSeen, Pool: name, Pods: pods})
 	}
+}
+
+// failurePause is how long a pool's pod that fails keeps its slot, from its start:
+// where a node refuses it, its successor fails as soon.
+const failurePause = 10 * time.Second
+
+// withoutFailed leaves out of a pool's level the pods that failed so soon after
+// their start, with as many of those that are to be made, and tells for how long.
+func withoutFailed(level plan.PoolLevel, pooled map[plan.Ref]*unstructured.Unstructured, now time.Time) (rest plan.PoolLevel, pause time.Duration) {
+	failed := 0
+	level.Changes = slices.DeleteFunc(slices.Clone(level.Changes), func(change plan.Change) bool {
+		live := pooled[change.Ref]
+		if change.Action != plan.Delete || live == nil {
+			return false
+		}
+		pod, _ := pool.Read(live)
+		left := failurePause - now.Sub(pod.Created)
+		if pod.Ended == "" || left <= 0 || left > failurePause { // a clock that is wrong has nobody wait
+			return false
+		}
+		failed++
+		pause = sooner(pause, left)
+		return true
+	})
+	level.Changes = slices.DeleteFunc(level.Changes, func(change plan.Change) bool {
+		if change.Action != plan.Create || failed == 0 {
+			return false
+		}
+		failed--
+		return true
+	})
+	return level, pause
 }
 
 // tellClaim tells that a pod was claimed since the watcher began.
