@@ -83,6 +83,9 @@ func (r *Reconciler) Apply(ctx context.Context, fleet *schema.Fleet, p plan.Plan
 			return result, err
 		}
 	}
+	if err := r.checkAllowlists(ctx, fleet, p); err != nil {
+		return result, err
+	}
 	err = r.applyWaves(ctx, fleet, p, rest, &result, tell)
 	return result, err
 }

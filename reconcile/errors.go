@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/reconcile/plan"
 	"github.com/agentpane/sandboxctl/render"
+	"github.com/agentpane/sandboxctl/schema"
 )
 
 // about is the object that a failure is about.
@@ -77,12 +79,49 @@ func (r *Reconciler) CheckFresh(ctx context.Context, p plan.Plan) error {
 			stale = append(stale, fmt.Sprintf("%s has changed", change))
 		}
 	}
-	if len(stale) > 0 {
-		return failure.New(failure.PlanStale, failure.Object{Kind: "fleet", Namespace: p.Namespace, Name: p.Fleet},
-			"the plan is out of date: since it was made, %s", strings.Join(stale, ", ")).
-			WithHint("plan and apply again; a saved plan is made anew with plan --out")
+	return staleError(p, stale)
+}
+
+// staleError names what is not as the plan saw it; nil where that is nothing.
+func staleError(p plan.Plan, stale []string) error {
+	if len(stale) == 0 {
+		return nil
 	}
-	return nil
+	return failure.New(failure.PlanStale, failure.Object{Kind: "fleet", Namespace: p.Namespace, Name: p.Fleet},
+		"the plan is out of date: since it was made, %s", strings.Join(stale, ", ")).
+		WithHint("plan and apply again; a saved plan is made anew with plan --out")
+}
+
+// checkAllowlists tells whether no pod is under an allowlist that is to go, but
+// those that the plan ends or puts under another: a program may have claimed one
+// since.
+func (r *Reconciler) checkAllowlists(ctx context.Context, fleet *schema.Fleet, p plan.Plan) error {
+	var ids []string
+	changes := map[plan.Ref]plan.Change{}
+	for _, change := range p.Changes {
+		changes[change.Ref] = change
+		if id, isAllowlist := render.AllowlistID(change.Ref.Name); isAllowlist && change.Action == plan.Delete {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	pods := render.KindOf(corev1.SchemeGroupVersion.WithKind("Pod"))
+	under, err := r.list(ctx, fleet, pods, render.EgressLabel+" in ("+strings.Join(ids, ",")+")")
+	if err != nil {
+		return err
+	}
+	var stale []string
+	for i := range under {
+		pod := &under[i]
+		change := changes[plan.RefOf(pod)]
+		relabelled := change.Desired != nil && change.Desired.GetLabels()[render.EgressLabel] != pod.GetLabels()[render.EgressLabel]
+		if !plan.Over(pod) && change.Action != plan.Delete && change.Action != plan.Replace && !relabelled {
+			stale = append(stale, fmt.Sprintf("%s came under an allowlist that is to go", plan.RefOf(pod).Of(pod.GetLabels()[render.SandboxIDLabel])))
+		}
+	}
+	return staleError(p, stale)
 }
 
 // adoptionProblem says why an object that is there cannot become the fleet's.

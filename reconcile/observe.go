@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -77,12 +78,14 @@ func (r *Reconciler) Observe(ctx context.Context, fleet *schema.Fleet) (Observat
 	return seen, err
 }
 
-func (r *Reconciler) list(ctx context.Context, fleet *schema.Fleet, kind render.Kind) ([]unstructured.Unstructured, error) {
+// list returns what the fleet has of a kind, and of that what the selectors select.
+func (r *Reconciler) list(ctx context.Context, fleet *schema.Fleet, kind render.Kind, selectors ...string) ([]unstructured.Unstructured, error) {
 	namespace := ""
 	if kind.Namespaced {
 		namespace = fleet.Namespace
 	}
-	objects, err := connection.List(ctx, r.raw, kind.Kind, kind.Resource.Resource, namespace, render.PartOfLabel+"="+render.ApplySetID(fleet))
+	selector := strings.Join(append(selectors, render.PartOfLabel+"="+render.ApplySetID(fleet)), ",")
+	objects, err := connection.List(ctx, r.raw, kind.Kind, kind.Resource.Resource, namespace, selector)
 	return objects, failure.From(err, failure.Object{Kind: kind.Resource.Resource, Namespace: namespace})
 }
 

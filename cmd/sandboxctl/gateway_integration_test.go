@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/agentpane/sandboxctl/reconcile/failure"
 	"github.com/agentpane/sandboxctl/render"
 	"github.com/agentpane/sandboxctl/schema"
 )
@@ -147,4 +150,26 @@ func TestFileWithoutSandboxes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAllowlistOfAPodThatCame after the plan: it is not taken from it.
+func TestAllowlistOfAPodThatCame(t *testing.T) {
+	r := newTrial(t)
+	const pool = "pools: {p: {template: t, min: 1, max: 3, autoscale: false}}\n"
+	list := func(cidr string) string { return "egress: {unenforced: allow, allow: [{cidr: " + cidr + "}]}\n" }
+	file := r.file(list("198.51.100.0/24")+pool, oneSandbox)
+	r.done(r.run("apply", "--yes", "-f", file))
+	content, err := os.ReadFile(file)
+	r.must(err)
+	older := filepath.Join(r.dir, "older.yaml")
+	r.must(os.WriteFile(older, content, 0o600))
+
+	r.file(list("203.0.113.0/24")+pool, oneSandbox)
+	path, _ := r.save(file)
+	r.done(r.run("claim", "--pool", "p", "--project", "x", "--name", "c", "-f", older))
+	r.unchanged(func() {
+		r.refused(r.run("apply", path), failure.PlanStale, "pod "+r.podOf("c").Name+" (sandbox c) came under an allowlist that is to go")
+	})
+	r.done(r.run("apply", "--yes", "-f", file))
+	r.noChanges(file)
 }

@@ -130,6 +130,10 @@ func over(live *unstructured.Unstructured) string {
 	return "it has ended (" + reason + ")"
 }
 
+// Over tells whether a live pod is no longer one: it has ended, or is being
+// deleted.
+func Over(pod *unstructured.Unstructured) bool { return over(pod) != "" }
+
 // Make makes the plan out of the input and the answers to its questions, which
 // stand under the names of their objects.
 func Make(in Input, answers map[Ref]Answer) Plan {
