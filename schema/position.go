@@ -46,6 +46,10 @@ func (f *Fleet) says(path ...any) bool {
 	return all
 }
 
+// Omits reports whether the file no longer has all that it had when it was before: a key, an item of a list, or the end of
+// a text. So it is when half of a file is written.
+func (f *Fleet) Omits(before *Fleet) bool { return f.root.Omits(&before.root) }
+
 // indexEntries makes the entries of the large sections quick to find.
 func (f *Fleet) indexEntries() {
 	f.index = make(map[[2]string]*tree.Field)

@@ -42,9 +42,9 @@ func newKeeper(env environment, options watchOptions, log *watchLog) *keeper {
 	return &keeper{env: env, options: options, log: log, metrics: newWatchMetrics(), kept: map[schema.Identity]*keptFleet{}}
 }
 
-// standTime is how long a file that no longer has a sandbox or a pool must stay as
-// it is before that is believed: the first half of one that is written slowly
-// looks just so.
+// standTime is how long a file that no longer has all that it had must stay as it
+// is before that is believed: the first half of one that is written slowly looks
+// just so.
 const standTime = 2 * time.Second
 
 // follow keeps the fleets, and takes over what the files say whenever they have
@@ -80,41 +80,30 @@ func (k *keeper) follow(ctx context.Context, fleets []rendered, files *filewatch
 	}
 }
 
-// hold puts what is in force in the place of each fleet that no longer has a
-// sandbox or a pool of that, and tells whether there is one.
+// hold puts what is in force in the place of each fleet that no longer has all of
+// that, and tells whether there is one.
 func (k *keeper) hold(fleets []rendered) (held bool) {
-	k.mutex.Lock()
-	defer k.mutex.Unlock()
+	named := identities(fleets)
 	for i, fleet := range fleets {
-		if kept := k.kept[keyOf(fleet.Fleet)]; kept != nil && drops(kept.latest.Fleet, fleet.Fleet) {
+		if kept := k.before(fleet.Fleet, named); kept != nil && fleet.Omits(kept.latest.Fleet) {
 			fleets[i], held = kept.latest, true
 		}
 	}
 	return held
 }
 
-// drops tells whether a fleet no longer has a sandbox or a pool that it had.
-func drops(before, now *schema.Fleet) bool {
-	for _, s := range before.Sandboxes {
-		if _, has := now.Sandbox(s.Name); !has {
-			return true
-		}
+func identities(fleets []rendered) map[schema.Identity]bool {
+	named := map[schema.Identity]bool{}
+	for _, fleet := range fleets {
+		named[fleet.Identity()] = true
 	}
-	for _, p := range before.Pools {
-		if _, has := now.Pool(p.Name); !has {
-			return true
-		}
-	}
-	return false
+	return named
 }
 
 // update takes over what the files say now. A fleet that they no longer name
 // stays as it is: its last good file stays in force.
 func (k *keeper) update(ctx context.Context, fleets []rendered) error {
-	named := map[schema.Identity]bool{}
-	for _, fleet := range fleets {
-		named[fleet.Identity()] = true
-	}
+	named := identities(fleets)
 	var errs []error
 	for _, fleet := range fleets {
 		kept := k.before(fleet.Fleet, named)

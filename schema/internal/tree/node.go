@@ -74,6 +74,32 @@ func (n *Node) Child(step any) *Field {
 	return nil
 }
 
+// Omits reports whether the value does not have all that before has: each key, each item of a list, and each text
+// or number to its end. Where another value stands, nothing is omitted.
+func (n *Node) Omits(before *Node) bool {
+	switch {
+	case n.Kind == Null:
+		return before.Kind != Null
+	case before.Kind != List && before.Kind != Map:
+		return n.Text != "" && n.Text != before.Text && strings.HasPrefix(before.Text, n.Text)
+	case n.Kind != before.Kind:
+		return len(before.Fields) > 0
+	}
+	for i := range before.Fields {
+		field := &before.Fields[i]
+		var now *Field
+		if i < len(n.Fields) && n.Fields[i].Key == field.Key { // items of a list, and most keys, stand where they stood
+			now = &n.Fields[i]
+		} else {
+			now = n.Get(field.Key)
+		}
+		if now == nil || now.Value.Omits(&field.Value) {
+			return true
+		}
+	}
+	return false
+}
+
 // Token is a word in a file: where it begins and, unless it is quoted there, how it reads.
 type Token struct {
 	Line, Column int32
