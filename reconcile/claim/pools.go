@@ -16,11 +16,10 @@ import (
 // Pool is a pool as the cluster shows it.
 type Pool struct {
 	pool.Input
-	State pool.State
 }
 
 // Metrics are the original's.
-func (p Pool) Metrics() pool.Metrics { return pool.MetricsOf(p.Input, p.State) }
+func (p Pool) Metrics() pool.Metrics { return pool.MetricsOf(p.Input) }
 
 // Claims are the sandboxes that programs have out of the pool.
 func (p Pool) Claims() []Sandbox {
@@ -57,13 +56,9 @@ func (c *Client) Pools(ctx context.Context) ([]Pool, error) {
 	}
 	var pools []Pool
 	for _, p := range c.pools {
-		state := states[p.Name]
-		pools = append(pools, Pool{
-			Input: pool.Input{
-				Pool: p, Pods: pods[p.Pod.GetLabels()[render.PoolIDLabel]], Cordoned: seen.cordoned, Gone: state.Recent, Now: c.now(),
-			},
-			State: state,
-		})
+		pools = append(pools, Pool{pool.Input{
+			Pool: p, Pods: pods[p.Pod.GetLabels()[render.PoolIDLabel]], Cordoned: seen.cordoned, State: states[p.Name], Now: c.now(),
+		}})
 	}
 	return pools, nil
 }

@@ -126,7 +126,7 @@ func (in Input) levels(plan *Plan) {
 			state = pool.State{} // somebody has written into it: it only steers the size
 		}
 		input := pool.Input{
-			Pool: p, Pods: pods[id], Cordoned: in.Pools.Cordoned, Gone: state.Recent, Now: in.Pools.Now,
+			Pool: p, Pods: pods[id], Cordoned: in.Pools.Cordoned, State: state, Now: in.Pools.Now,
 			Adopting: in.adoptions(plan, p, id, pods[id]),
 		}
 		level := pool.At(input)

@@ -23,9 +23,9 @@ type Input struct {
 	Cordoned map[string]bool
 	// Adopting is how many ready pods will be taken before the level is reached.
 	Adopting int
-	// Gone are claims of the window whose pods are gone.
-	Gone []Gone
-	Now  time.Time
+	// State is what no pod shows any more.
+	State State
+	Now   time.Time
 }
 
 // Level is what is to become of a pool.

@@ -215,7 +215,7 @@ func TestTarget(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := rendered(t, test.pool)
-			in := Input{Pool: p, Pods: parsePods(t, p, test.pods), Gone: test.gone, Now: now}
+			in := Input{Pool: p, Pods: parsePods(t, p, test.pods), State: State{Recent: test.gone}, Now: now}
 			claimed := in.census().claimed
 			if got := in.Target(claimed); got != test.want {
 				claimed, total := in.use()
@@ -229,21 +229,26 @@ func TestTarget(t *testing.T) {
 // remembered, the average is over the time of which all are known.
 func TestUse(t *testing.T) {
 	p := rendered(t, "min: 0, max: 200")
-	var many []Gone // one a second, of a minute each
-	for i := range recentLimit {
-		gone := now.Add(time.Duration(i-recentLimit) * time.Second)
-		many = append(many, Gone{Created: gone.Add(-time.Minute), Claimed: gone.Add(-time.Minute), Gone: gone})
+	var many, burst State // one a second, of a minute each, and all at once
+	for i := range recentLimit + 1 {
+		gone := now.Add(time.Duration(i-recentLimit-1) * time.Second)
+		claim := Pod{UID: types.UID(fmt.Sprint(i)), Created: gone.Add(-time.Minute), Claim: &Claim{At: gone.Add(-time.Minute)}}
+		many.Fold(claim, gone)
+		if i > 0 {
+			burst.Fold(claim, now)
+		}
 	}
 	leaving := Gone{UID: "uid of " + p.PodName(0), Created: now.Add(-time.Minute), Claimed: now.Add(-30 * time.Second), Gone: now}
 	for name, test := range map[string]struct {
-		pods string
-		gone []Gone
-		want float64
+		pods  string
+		state State
+		want  float64
 	}{
-		"one that leaves": {"0:claimed", []Gone{leaving}, 0.5},
-		"many":            {"", many, 41.7},
+		"one that leaves": {"0:claimed", State{Recent: []Gone{leaving}}, 0.5},
+		"many":            {"", many, 4230.0 / 101},
+		"all at once":     {"", burst, 11050.0 / 160},
 	} {
-		in := Input{Pool: p, Pods: parsePods(t, p, test.pods), Gone: test.gone, Now: now}
+		in := Input{Pool: p, Pods: parsePods(t, p, test.pods), State: test.state, Now: now}
 		if claimed, _ := in.use(); math.Abs(claimed-test.want) > 1e-9 {
 			t.Errorf("%s: %g were claimed on average, want %g", name, claimed, test.want)
 		}
@@ -280,7 +285,7 @@ func TestMetrics(t *testing.T) {
 	pods := parsePods(t, p, "0:ready 1:starting 2:claimed 3:claimed 4:going")
 	pods[2].Claim.Warm, pods[2].Claim.Took = true, 10*time.Millisecond
 	var state State
-	gone := Pod{UID: "c", Claim: &Claim{Warm: true, At: now, Took: 30 * time.Millisecond}}
+	gone := Pod{UID: "c", Created: now, Claim: &Claim{Warm: true, At: now, Took: 30 * time.Millisecond}}
 	if !state.Fold(gone, now) || state.Fold(gone, now) {
 		t.Error("a claim is to be counted once")
 	}
@@ -288,7 +293,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := MetricsOf(Input{Pool: p, Pods: pods, Now: now}, state)
+	got := MetricsOf(Input{Pool: p, Pods: pods, State: state, Now: now})
 	want := Metrics{
 		TotalPods: 4, WarmPods: 2, ReadyPods: 1, AllocatedPods: 2, UtilizationPercent: 50,
 		TotalAllocations: 3, WarmPoolHits: 2, WarmPoolMisses: 1, HitRatePercent: percent(2, 3), AvgWarmAllocationMs: new(20.0),

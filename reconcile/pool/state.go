@@ -14,8 +14,9 @@ type State struct {
 	// had to start on a pod of their own.
 	Hits   int64 `json:"hits"`
 	Misses int64 `json:"misses"`
-	// Recent are the last of them, the oldest first.
-	Recent []Gone `json:"recent,omitempty"`
+	// Recent are the last of them, the oldest first: all that went after Since.
+	Recent []Gone    `json:"recent,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
 }
 
 // recentLimit is how many claims the original took its mean over.
@@ -59,6 +60,7 @@ func (s *State) Fold(pod Pod, now time.Time) bool {
 		Warm: pod.Claim.Warm, Milliseconds: pod.Claim.Took.Milliseconds(),
 	})
 	if over := len(s.Recent) - recentLimit; over > 0 {
+		s.Since = s.Recent[over-1].Gone
 		s.Recent = slices.Delete(s.Recent, 0, over)
 	}
 	return true
@@ -85,7 +87,8 @@ type Metrics struct {
 
 // MetricsOf are the pool's metrics: what its pods show, and the state of what is
 // gone. Terminating pods are no longer counted as the pool's.
-func MetricsOf(in Input, state State) Metrics {
+func MetricsOf(in Input) Metrics {
+	state := in.State
 	level := At(in)
 	m := Metrics{MinSize: in.Pool.Min, MaxSize: in.Pool.Max, WarmPoolHits: state.Hits, WarmPoolMisses: state.Misses}
 	took := slices.Clone(state.Recent)

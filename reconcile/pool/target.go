@@ -77,10 +77,7 @@ func (in Input) total() int {
 // all that are gone are known.
 func (in Input) use() (claimed, total float64) {
 	window := in.Pool.Autoscale.Window.Duration
-	begin := in.Now.Add(-window)
-	if len(in.Gone) >= recentLimit {
-		begin = later(begin, in.Gone[0].Gone)
-	}
+	begin := later(in.Now.Add(-window), in.State.Since)
 	first := in.Now
 	var claimedTime, totalTime time.Duration
 	count := func(created, claimedAt, gone time.Time) {
@@ -97,7 +94,7 @@ func (in Input) use() (claimed, total float64) {
 	}
 	for i := range in.Pods {
 		pod := &in.Pods[i]
-		counted := slices.ContainsFunc(in.Gone, func(g Gone) bool { return g.UID == string(pod.UID) }) // it is about to be
+		counted := slices.ContainsFunc(in.State.Recent, func(g Gone) bool { return g.UID == string(pod.UID) }) // it is about to be
 		if pod.Created.After(in.Now) || counted {
 			continue
 		}
@@ -107,7 +104,7 @@ func (in Input) use() (claimed, total float64) {
 		}
 		count(pod.Created, claimedAt, in.Now)
 	}
-	for _, gone := range in.Gone {
+	for _, gone := range in.State.Recent {
 		count(gone.Created, gone.Claimed, gone.Gone)
 	}
 	span := in.Now.Sub(later(first, begin))
