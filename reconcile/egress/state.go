@@ -36,8 +36,9 @@ type State struct {
 	config    *render.GatewayConfig
 	// old are lists that have gone from the configuration, and that pods are under
 	// yet: of a sandbox that is suspended, or claimed out of a pool that has gone, or
-	// whose label is changed a moment later. The policy of such a list stays, too. What
-	// a list allows never changes: its id follows from that.
+	// whose label is changed a moment later. The policy of such a list stays, too; but
+	// a gateway that starts does not know what was before. What a list allows never
+	// changes: its id follows from that.
 	old      map[string]render.GatewayList
 	services map[string]netip.Addr
 	hasPods  bool
