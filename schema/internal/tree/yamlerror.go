@@ -108,6 +108,7 @@ func explain(text string) fault {
 		{"did not find expected '-' indicator", "", `This line does not go with the list above it: begin it with "- ", or indent it as the list's key is.`},
 		{"did not find expected ',' or ']'", "", `A "[" is not closed: there is neither a "," nor a "]" before this place.`},
 		{"did not find expected ',' or '}'", "", `A "{" is not closed: there is neither a "," nor a "}" before this place.`},
+		{"did not find expected node content", "{}[],", `What begins with "{" or "[" is not closed, or there is a bracket or a comma too many here.`},
 		{"could not find expected ':'", "", `There is a key without ":", or the line before it is not ended as it should be.`},
 		{endOfStream, `"'`, "This quote is not closed: what follows is read as one text with it."},
 		{"block sequence entries are not allowed", "-", `A list cannot begin here. Begin "- " on a line of its own below the key.`},

@@ -20,6 +20,9 @@ func TestSyntaxErrorPlaces(t *testing.T) {
 		"a: {b: \"c\", d: 'e}\nf: g\n": "1:16",
 		"a: 'b\nc: [d, e]\nf: 'g'\nh: \"i\"\nj: k": "1:4",
 		"a: \"b\nc:\n  d: \"e\"\n  f: 'g'\n":       "1:4", // read on to line 4
+		"a: {":                                     "1:4",
+		"a: [b,\n":                                 "1:6",
+		"a: }\n":                                   "1:4",
 		// what is wrong here is not that a text has two lines
 		"a: \"b\n  c\"\n d: e\n":        "3:2",
 		"a: {b: \"c\n  d\",\n e: f: g}": "3:2",
