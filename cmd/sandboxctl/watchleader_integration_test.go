@@ -34,6 +34,17 @@ func TestTwoWatches(t *testing.T) {
 	r.noChanges(file)
 }
 
+// twoToLead starts two watches of a file, of which the first leads.
+func twoToLead(one, other trial, file string) (first, second *watching) {
+	one.Helper()
+	one.user, other.user = "first", "second"
+	first = one.watch(file, "--leader-elect")
+	first.settled()
+	second = other.watch(file, "--leader-elect")
+	second.await("msg", "its leader is first@")
+	return first, second
+}
+
 // TestLeaseThatIsLost: of two watches one leads. It loses its Lease while it
 // cannot reach the cluster, the other takes over, and the first one comes back
 // to see that: it writes nothing more.
@@ -41,13 +52,7 @@ func TestLeaseThatIsLost(t *testing.T) {
 	r := newTrial(t)
 	file := r.file("", oneSandbox)
 	cutOff, line := r.as(r.kubeconfig)
-	cutOff.user = "first"
-	other := r
-	other.user = "second"
-	first := cutOff.watch(file, "--leader-elect")
-	first.settled()
-	second := other.watch(file, "--leader-elect")
-	second.await("msg", "its leader is first@")
+	first, second := twoToLead(cutOff, r, file)
 	counted, stop := r.countPods()
 
 	line.cut(true)
@@ -90,13 +95,7 @@ func TestLeaseThatIsLostInTheMiddle(t *testing.T) {
 		}
 		return true
 	})
-	cutOff.user = "first"
-	other := r
-	other.user = "second"
-	first := cutOff.watch(file, "--leader-elect")
-	first.settled()
-	second := other.watch(file, "--leader-elect")
-	second.await("msg", "its leader is first@")
+	first, second := twoToLead(cutOff, r, file)
 
 	breaks.Store(true)
 	r.removePolicy()

@@ -104,9 +104,14 @@ func TestPlainTunnelIsForOneHost(t *testing.T) {
 func TestPlainTunnelIsAConnection(t *testing.T) {
 	const greeting = 500 * time.Millisecond
 	r := newRig(t, egress.Limits{Connections: 100, PerSandbox: 100, Idle: time.Hour, Greeting: greeting})
-	r.web.Config.Handler.(*http.ServeMux).HandleFunc("/late", func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(2 * greeting)
-		_, _ = io.WriteString(w, "late")
+	begun, over := make(chan struct{}), make(chan struct{})
+	r.web.Config.Handler.(*http.ServeMux).HandleFunc("/late", func(w http.ResponseWriter, request *http.Request) {
+		close(begun)
+		select {
+		case <-over:
+			_, _ = io.WriteString(w, "late")
+		case <-request.Context().Done():
+		}
 	})
 	conn, _ := r.connect("allowed.test:80", "")
 	if r.active() != 1 || r.names.count("allowed.test") > 0 {
@@ -122,7 +127,12 @@ func TestPlainTunnelIsAConnection(t *testing.T) {
 		text, err := io.ReadAll(response.Body)
 		return fmt.Sprint(string(text), err)
 	}
-	if got := answer("GET /late" + host); !strings.Contains(got, "late") {
+	_, _ = io.WriteString(conn, "GET /late"+host)
+	<-begun
+	other := r.say(render.HTTPPort, "")
+	r.mustEnd("one that says nothing for as long as a greeting may take", other, other)
+	close(over)
+	if got := answer(""); !strings.Contains(got, "late") {
 		t.Errorf("an answer that takes longer than a greeting: %s", got)
 	}
 	r.SetConfig(render.GatewayConfig{Fleet: "f", Lists: map[string]render.GatewayList{"some": {}}})

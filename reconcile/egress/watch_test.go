@@ -162,8 +162,12 @@ func TestWatchGoesOn(t *testing.T) {
 	defer running.Wait()
 	defer cancel()
 	wait := func(what string, check func() bool) {
-		for deadline := time.Now().Add(20 * time.Second); !check(); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
+		deadline, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
+		defer tick.Stop()
+		for !check() {
+			select {
+			case <-tick.C:
+			case <-deadline:
 				t.Fatalf("after 20s, still not: %s", what)
 			}
 		}
